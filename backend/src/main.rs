@@ -1,1 +1,3 @@
+//! `martlet`: the node and the operator's commands.
+
 fn main() {}
