@@ -1,0 +1,3 @@
+//! `martlet-chat`: the command-line messenger.
+
+fn main() {}
