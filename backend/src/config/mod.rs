@@ -1,1 +1,22 @@
-//! Being written.
+//! What an operator can set, in one documented struct: its defaults, its limits and where each value came from.
+//!
+//! In reading order: `sections` declares every key once (documentation, type, default and what is allowed, in one place; the rustdoc
+//! of a field and the comment that `martlet config` prints are the same words), `rules` says how values are written and which are
+//! allowed, `load` puts defaults, file, environment and flags on top of each other, `combinations` refuses values that are fine alone
+//! but not together, and `print` shows the outcome.
+//!
+//! This module only knows values. It opens no socket and no database: that the values fit this machine is what `check` finds out.
+
+#[macro_use]
+mod declare;
+mod combinations;
+mod load;
+mod print;
+mod rules;
+mod sections;
+
+pub use rules::{days, hours, kib, mib, millis, minutes, secs};
+pub use sections::{
+    Accounts, Config, Conversations, Durability, Limits, Log, LogFormat, Mailbox, Messages, Prekeys, Registration,
+    Server, Socket, Storage,
+};

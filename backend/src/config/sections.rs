@@ -1,0 +1,231 @@
+//! Every key, once: what it is for, its type, its default, and what is allowed.
+//!
+//! The documentation of a field is printed by `martlet config` as the comment above the key, so it is written for an operator.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::rules::{
+    Address, Bytes, Count, Filter, OneOf, Origin, Path, Switch, Time, days, hours, kib, mib, millis, minutes, secs,
+};
+
+/// How safely the store writes before a send is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Every commit reaches the disk before anything is answered.
+    Full,
+    /// Commits reach the disk some time later.
+    Normal,
+}
+
+/// Who may make an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// Anybody who reaches the node.
+    Open,
+    /// Nobody; existing accounts go on as before.
+    Closed,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people: one line, words first.
+    Human,
+    /// For machines: one JSON object per line.
+    Json,
+}
+
+const DURABILITY: OneOf<Durability> = OneOf(&[("full", Durability::Full), ("normal", Durability::Normal)]);
+const REGISTRATION: OneOf<Registration> = OneOf(&[("open", Registration::Open), ("closed", Registration::Closed)]);
+const LOG_FORMAT: OneOf<LogFormat> = OneOf(&[("human", LogFormat::Human), ("json", LogFormat::Json)]);
+
+/// Rates go up to a million; more than that is no limit, for which 0 is the word.
+const RATE: Count<u32> = Count(0..=1_000_000);
+
+config! {
+    server: Server,
+    storage: Storage,
+    accounts: Accounts,
+    prekeys: Prekeys,
+    conversations: Conversations,
+    messages: Messages,
+    mailbox: Mailbox,
+    socket: Socket,
+    limits: Limits,
+    log: Log,
+}
+
+section! {
+    /// Where the node listens, and how much it takes on.
+    Server as "server" {
+        /// Address of the public listener: the API and the sockets of devices. Use 0.0.0.0 or [::] to serve other machines.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)), Address;
+        /// Address of the internal listener: health details and operation. It asks for no token, so keep it off public networks.
+        internal_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8081)), Address;
+        /// Threads that serve connections; 0 means one per processor core.
+        workers: usize = 0, Count(0..=1024);
+        /// Connections the node holds at once; further ones are turned away at once with the code `busy`.
+        /// Each needs a file descriptor (see `ulimit -n`).
+        max_connections: usize = 1_000_000, Count(1..=100_000_000);
+        /// How long clients are asked to spread their return over when the node shuts down, and the longest it waits for work
+        /// under way.
+        drain_window: Duration = secs(10), Time(secs(0)..=minutes(10));
+        /// Address under which clients reach the node, if a proxy stands in front of it. It is shown to people, never matched.
+        public_url: Option<String> = None, Origin;
+    }
+}
+
+section! {
+    /// Where and how safely data is kept.
+    Storage as "storage" {
+        /// Directory of the database and of the node's secret. It is made at the first start; only the node's user may read it.
+        data_dir: PathBuf = PathBuf::from("data"), Path;
+        /// "full": every commit is on disk before a send is answered. "normal": a power loss can take answered sends with it (the
+        /// process alone may crash safely); say so to your users if you choose it.
+        durability: Durability = Durability::Full, DURABILITY;
+        /// Connections that read the store beside the one that writes.
+        read_connections: usize = 4, Count(1..=256);
+        /// How long a request waits for its turn at the store before it is refused with the code `busy`.
+        wait: Duration = secs(5), Time(millis(10)..=minutes(1));
+    }
+}
+
+section! {
+    /// Accounts, their devices, and how they sign in.
+    Accounts as "accounts" {
+        /// Devices an account may have at once.
+        max_devices: usize = 10, Count(1..=100);
+        /// Memory of one password hash (Argon2id) in KiB. Existing passwords keep the cost they were hashed with.
+        argon2_memory_kib: u32 = 19_456, Count(8..=4_194_304);
+        /// Passes over that memory per password hash.
+        argon2_iterations: u32 = 2, Count(1..=100);
+        /// Password hashes computed at once. Memory for passwords is at most this times argon2_memory_kib.
+        argon2_permits: usize = 2, Count(1..=256);
+        /// How long a device's token is good for if it isn't rotated.
+        token_lifetime: Duration = days(90), Time(minutes(1)..=days(3650));
+        /// How long a socket ticket is good for; it serves once.
+        ticket_lifetime: Duration = secs(30), Time(secs(1)..=minutes(10));
+        /// How long a new device may take to be linked.
+        link_lifetime: Duration = minutes(10), Time(minutes(1)..=hours(24));
+        /// "open": anybody who reaches the node may make an account. "closed": nobody may.
+        registration: Registration = Registration::Open, REGISTRATION;
+    }
+}
+
+section! {
+    /// The one-time keys that devices leave with the node.
+    Prekeys as "prekeys" {
+        /// One-time prekeys kept per device.
+        max_one_time: usize = 200, Count(1..=10_000);
+        /// Stock below which a device is told to bring more.
+        low_water: usize = 20, Count(0..=10_000);
+    }
+}
+
+section! {
+    /// Conversations and their members.
+    Conversations as "conversations" {
+        /// Members a group may have.
+        max_members_group: usize = 256, Count(2..=10_000);
+        /// Size of a conversation's encrypted title.
+        max_title_bytes: usize = 1024, Bytes(0..=kib(64));
+    }
+}
+
+section! {
+    /// Sending: sizes, and how sends share a transaction.
+    Messages as "messages" {
+        /// Size of one message's encrypted content.
+        max_content_bytes: usize = kib(64), Bytes(256..=mib(16));
+        /// Content up to this size is stored inside each device's seal; larger content is stored once and shared.
+        inline_content_bytes: usize = kib(4), Bytes(0..=mib(1));
+        /// Forks one send may carry: devices of all members together.
+        max_forks_per_send: usize = 2560, Count(1..=100_000);
+        /// Size of one fork header. The built-in suite uses 85 bytes; other suites may need more.
+        max_header_bytes: usize = 1024, Bytes(85..=kib(64));
+        /// Sends that share one transaction at most.
+        commit_max_sends: usize = 500, Count(1..=10_000);
+        /// How long a send may wait for others to share its transaction with.
+        commit_max_delay: Duration = millis(1), Time(millis(0)..=secs(1));
+        /// Sends that wait for their commit at most; further ones are refused with the code `busy`.
+        send_queue: usize = 10_000, Count(1..=10_000_000);
+        /// How long a repeated send gets its first answer again.
+        answer_retention: Duration = hours(24), Time(hours(24)..=days(30));
+        /// Devices whose seal key is kept in memory (about 200 bytes each); others are set up anew when needed.
+        seal_cache_devices: usize = 200_000, Count(1..=100_000_000);
+    }
+}
+
+section! {
+    /// What waits for devices that are away.
+    Mailbox as "mailbox" {
+        /// How long an entry waits for its device. After that a gap marker stands in its place.
+        retention: Duration = days(30), Time(minutes(1)..=days(3650));
+        /// Bytes that may wait for one device. Past it a gap marker is stored and the sender is told.
+        max_bytes: u64 = 100 << 20, Bytes((1 << 20)..=(1 << 40));
+        /// Entries that may wait for one device. Past it a gap marker is stored and the sender is told.
+        max_entries: u64 = 100_000, Count(100..=100_000_000);
+        /// How often acks are written, many in one transaction.
+        ack_flush_interval: Duration = millis(200), Time(millis(1)..=secs(10));
+        /// How often expired entries, answers, tickets and links are cleared away.
+        sweep_interval: Duration = secs(60), Time(secs(1)..=hours(24));
+    }
+}
+
+section! {
+    /// The sockets of devices.
+    Socket as "socket" {
+        /// How often a silent socket is pinged.
+        ping_interval: Duration = secs(30), Time(secs(1)..=hours(1));
+        /// How long a device may take to answer a ping before its socket is closed.
+        pong_timeout: Duration = secs(20), Time(secs(1)..=hours(1));
+        /// Size of one frame, and of one message in several frames, from a device.
+        max_frame_bytes: usize = mib(1), Bytes(kib(4)..=mib(64));
+        /// Bytes that may wait to be written to one slow device. Past it the node reads on from the store once the device has caught
+        /// up, so nothing is lost.
+        outbound_budget_bytes: usize = kib(256), Bytes(kib(16)..=mib(64));
+        /// Sends of one device that may be under way at once; further frames wait.
+        max_in_flight_sends: usize = 64, Count(1..=10_000);
+        /// How long an entry that arrives before its predecessor is held back before the gap is read from the store.
+        hold_out_of_order: Duration = millis(20), Time(millis(0)..=secs(10));
+        /// How often the mailboxes of connected devices are compared with the store.
+        head_check_interval: Duration = secs(15), Time(millis(100)..=minutes(10));
+    }
+}
+
+section! {
+    /// Rates that protect the node and its accounts. 0 means no limit.
+    Limits as "limits" {
+        /// Sends per second of one device, over time.
+        sends_per_device_per_second: u32 = 50, RATE;
+        /// Sends a device may make at once after a rest.
+        sends_burst: u32 = 200, RATE;
+        /// Attempts to sign in per minute from one address.
+        sign_ins_per_address_per_minute: u32 = 10, RATE;
+        /// Accounts made per minute from one address.
+        registrations_per_address_per_minute: u32 = 10, RATE;
+        /// Prekey claims per minute by one device.
+        claims_per_claimer_per_minute: u32 = 120, RATE;
+        /// Prekey claims per minute for one device, whoever claims: it keeps others from draining its one-time prekeys.
+        claims_per_target_per_minute: u32 = 120, RATE;
+        /// Look-ups of usernames per minute by one device.
+        lookups_per_device_per_minute: u32 = 60, RATE;
+        /// New connections per second that the node accepts.
+        connections_per_second: u32 = 2000, RATE;
+        /// Take a client's address from the last entry of X-Forwarded-For. Only behind a proxy that sets it: anybody else could
+        /// name any address there.
+        trust_forwarded_for: bool = false, Switch;
+    }
+}
+
+section! {
+    /// What the node says about itself.
+    Log as "log" {
+        /// "human": lines for people. "json": one object per line.
+        format: LogFormat = LogFormat::Human, LOG_FORMAT;
+        /// What is logged: a level, or levels per module like "info,martlet::transport=debug".
+        filter: String = "info".to_owned(), Filter;
+    }
+}
