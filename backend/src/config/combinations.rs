@@ -1,1 +1,163 @@
-//! x
+//! Values that are allowed alone but don't work together.
+//!
+//! Each refusal names both keys with their values and says which way to change them.
+
+use std::net::SocketAddr;
+
+use super::load::ConfigError;
+use super::sections::Config;
+
+/// Bytes one fork takes in a frame at most beside its header, in either sub-protocol: two ids, names of fields, base64.
+const FORK_OVERHEAD_BYTES: usize = 120;
+/// Bytes around an entry's content: ids, times, names of fields, seal.
+const ENTRY_OVERHEAD_BYTES: usize = 1024;
+/// The size of the built-in suite's fork header, which is what a full send is reckoned with.
+const HEADER_BYTES: usize = 85;
+
+/// Everything in `config` that does not work together.
+pub fn refused(config: &Config) -> Vec<ConfigError> {
+    [
+        listeners(config),
+        inline_content(config),
+        frames(config),
+        outbound(config),
+        quota(config),
+        stock(config),
+        pings(config),
+        burst(config),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn refuse(keys: [&str; 2], why: String) -> Option<ConfigError> {
+    Some(ConfigError::Combination { keys: keys.join(" and "), why })
+}
+
+fn listeners(config: &Config) -> Option<ConfigError> {
+    let (public, internal) = (config.server.listen, config.server.internal_listen);
+    let overlap = |a: SocketAddr, b: SocketAddr| a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    if public.port() == 0 || public.port() != internal.port() || !overlap(public, internal) {
+        return None;
+    }
+    let why = format!("{public} and {internal} are the same place; give one of them another port");
+    refuse(["server.listen", "server.internal_listen"], why)
+}
+
+fn inline_content(config: &Config) -> Option<ConfigError> {
+    let (inline, max) = (config.messages.inline_content_bytes, config.messages.max_content_bytes);
+    if inline <= max {
+        return None;
+    }
+    let why = format!(
+        "content of {inline} bytes is inlined but only {max} are accepted; lower the first or raise the second"
+    );
+    refuse(["messages.inline_content_bytes", "messages.max_content_bytes"], why)
+}
+
+/// A frame must hold the largest send, in base64 too.
+fn frames(config: &Config) -> Option<ConfigError> {
+    let messages = &config.messages;
+    let fork = HEADER_BYTES * 4 / 3 + FORK_OVERHEAD_BYTES;
+    let needed = messages.max_content_bytes * 4 / 3 + messages.max_forks_per_send * fork + ENTRY_OVERHEAD_BYTES;
+    let frame = config.socket.max_frame_bytes;
+    if needed <= frame {
+        return None;
+    }
+    let why =
+        format!("the largest send takes {needed} bytes and a frame holds {frame}; raise the last or lower the others");
+    refuse(["messages.max_content_bytes, messages.max_forks_per_send", "socket.max_frame_bytes"], why)
+}
+
+/// One entry must fit into what may wait for a slow device, or it would never be delivered.
+fn outbound(config: &Config) -> Option<ConfigError> {
+    let needed = (config.messages.max_content_bytes + config.messages.max_header_bytes) * 4 / 3 + ENTRY_OVERHEAD_BYTES;
+    let budget = config.socket.outbound_budget_bytes;
+    if needed <= budget {
+        return None;
+    }
+    let why = format!("the largest entry takes {needed} bytes and only {budget} may wait for a device; raise the last");
+    refuse(["messages.max_content_bytes", "socket.outbound_budget_bytes"], why)
+}
+
+fn quota(config: &Config) -> Option<ConfigError> {
+    let needed = (config.messages.max_content_bytes + config.messages.max_header_bytes + ENTRY_OVERHEAD_BYTES) as u64;
+    let quota = config.mailbox.max_bytes;
+    if needed <= quota {
+        return None;
+    }
+    let why = format!("the largest entry takes {needed} bytes and a mailbox holds {quota}; raise the last");
+    refuse(["messages.max_content_bytes", "mailbox.max_bytes"], why)
+}
+
+fn stock(config: &Config) -> Option<ConfigError> {
+    let (low, max) = (config.prekeys.low_water, config.prekeys.max_one_time);
+    if low < max {
+        return None;
+    }
+    let why = format!("devices would be asked for more below {low} but may keep only {max}; lower the first");
+    refuse(["prekeys.low_water", "prekeys.max_one_time"], why)
+}
+
+fn pings(config: &Config) -> Option<ConfigError> {
+    let (interval, timeout) = (config.socket.ping_interval, config.socket.pong_timeout);
+    if timeout <= interval {
+        return None;
+    }
+    let why = format!("an answer may take {timeout:?} but the next ping goes out after {interval:?}; lower the second");
+    refuse(["socket.ping_interval", "socket.pong_timeout"], why)
+}
+
+fn burst(config: &Config) -> Option<ConfigError> {
+    let limits = &config.limits;
+    if limits.sends_per_device_per_second == 0 || limits.sends_burst >= limits.sends_per_device_per_second {
+        return None;
+    }
+    let (rate, burst) = (limits.sends_per_device_per_second, limits.sends_burst);
+    let why = format!("{rate} sends a second need a burst of at least as many, not {burst}; raise the second");
+    refuse(["limits.sends_per_device_per_second", "limits.sends_burst"], why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, kib, mib, secs};
+
+    fn keys_refused(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = Config::default();
+        change(&mut config);
+        refused(&config).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_defaults_work_together() {
+        assert_eq!(keys_refused(|_| ()), [""; 0]);
+    }
+
+    #[test]
+    fn each_bad_combination_names_its_keys() {
+        let one = |expected: &str, change: fn(&mut Config)| {
+            let refused = keys_refused(change);
+            assert!(refused.iter().any(|text| text.starts_with(expected)), "{expected}: {refused:?}");
+        };
+        one("server.listen and server.internal_listen: ", |c| c.server.internal_listen = c.server.listen);
+        one("messages.inline_content_bytes and ", |c| c.messages.inline_content_bytes = kib(128));
+        one("messages.max_content_bytes, messages.max_forks_per_send and socket.max_frame_bytes: ", |c| {
+            c.messages.max_content_bytes = mib(1);
+        });
+        one("messages.max_content_bytes and socket.outbound_budget_bytes: ", |c| {
+            c.messages.max_content_bytes = kib(250)
+        });
+        one("messages.max_content_bytes and mailbox.max_bytes: ", |c| c.messages.max_content_bytes = mib(200));
+        one("prekeys.low_water and ", |c| c.prekeys.low_water = 200);
+        one("socket.ping_interval and ", |c| c.socket.ping_interval = secs(5));
+        one("limits.sends_per_device_per_second and ", |c| c.limits.sends_burst = 1);
+    }
+
+    #[test]
+    fn free_ports_never_collide() {
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        assert_eq!(keys_refused(|c| (c.server.listen, c.server.internal_listen) = (any, any)), [""; 0]);
+    }
+}

@@ -11,10 +11,16 @@
 mod declare;
 mod combinations;
 mod load;
+mod nearest;
 mod print;
 mod rules;
 mod sections;
+#[cfg(test)]
+mod tests;
 
+pub use declare::Key;
+pub use load::{ConfigError, ConfigErrors, DEFAULT_FILE, ENVIRONMENT_PREFIX, Flag, Loaded, Origin, Sources};
+pub use print::{defaults, effective};
 pub use rules::{days, hours, kib, mib, millis, minutes, secs};
 pub use sections::{
     Accounts, Config, Conversations, Durability, Limits, Log, LogFormat, Mailbox, Messages, Prekeys, Registration,

@@ -31,7 +31,7 @@ pub struct Path;
 /// `true` or `false`.
 pub struct Switch;
 /// A `http` or `https` address without a path, or nothing.
-pub struct Origin;
+pub struct WebOrigin;
 /// A filter of log lines.
 pub struct Filter;
 /// One of a few words.
@@ -187,7 +187,7 @@ impl Rule<bool> for Switch {
     }
 }
 
-impl Rule<Option<String>> for Origin {
+impl Rule<Option<String>> for WebOrigin {
     fn read(&self, text: &str) -> Option<Option<String>> {
         if text.is_empty() {
             return Some(None);
@@ -236,9 +236,9 @@ impl<T: Copy + PartialEq + Debug> Rule<T> for OneOf<T> {
     }
 }
 
-/// A TOML string. Control characters have no place in any of our values, so only quotes and backslashes need escaping.
+/// A TOML string.
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+    toml::Value::from(text).to_string()
 }
 
 /// A whole number; `_` may group its digits as in TOML.
@@ -316,8 +316,8 @@ mod tests {
         assert_eq!(Bytes(1..=u64::MAX).read("99999999999 GiB"), None, "overflow");
         assert_eq!(Count(1..=10_u32).read("-1"), None);
         assert_eq!(Count(1..=10_u32).read(""), None);
-        assert_eq!(Origin.read("https://chat.example.org"), Some(Some("https://chat.example.org".into())));
-        assert_eq!(Origin.read("https://chat.example.org/path"), None);
-        assert_eq!(Origin.read("chat.example.org"), None);
+        assert_eq!(WebOrigin.read("https://chat.example.org"), Some(Some("https://chat.example.org".into())));
+        assert_eq!(WebOrigin.read("https://chat.example.org/path"), None);
+        assert_eq!(WebOrigin.read("chat.example.org"), None);
     }
 }

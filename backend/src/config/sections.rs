@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::rules::{
-    Address, Bytes, Count, Filter, OneOf, Origin, Path, Switch, Time, days, hours, kib, mib, millis, minutes, secs,
+    Address, Bytes, Count, Filter, OneOf, Path, Switch, Time, WebOrigin, days, hours, kib, mib, millis, minutes, secs,
 };
 
 /// How safely the store writes before a send is answered.
@@ -73,7 +73,7 @@ section! {
         /// under way.
         drain_window: Duration = secs(10), Time(secs(0)..=minutes(10));
         /// Address under which clients reach the node, if a proxy stands in front of it. It is shown to people, never matched.
-        public_url: Option<String> = None, Origin;
+        public_url: Option<String> = None, WebOrigin;
     }
 }
 
