@@ -14,7 +14,13 @@ pub mod seal;
 pub mod suite1;
 
 /// The wire schema, generated from `proto/martlet/v1`.
-#[expect(missing_docs, clippy::all, reason = "generated code")]
+#[expect(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 pub mod wire {
     include!(concat!(env!("OUT_DIR"), "/martlet.v1.rs"));
     include!(concat!(env!("OUT_DIR"), "/martlet.v1.serde.rs"));
