@@ -1,1 +1,14 @@
-//! placeholder
+//! What the node keeps: the seam [`Db`] and every query that runs over it.
+//!
+//! In reading order: [`db`] (the handle: one writer, some readers, one transaction per call), then one module per table family:
+//! [`accounts`], [`devices`], [`tokens`], [`tickets`], [`links`], [`prekeys`], [`conversations`], [`sends`] (the commit of
+//! messages), [`mailbox`] (ranges, acks, expiry), [`control`], [`sweep`].
+//!
+//! It decides nothing about who may do what, verifies no signature, and has no clock and no randomness of its own: times are arguments.
+
+pub mod db;
+
+pub use db::{
+    AccountKey, Conn, ContentKey, ConversationKey, Db, DbConfig, DeviceKey, Durability, StorageError, accounts, control,
+    conversations, devices, links, mailbox, prekeys, sends, sweep, tickets, tokens,
+};

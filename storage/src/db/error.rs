@@ -1,0 +1,59 @@
+//! What can go wrong beneath: the database, or the agreement between it and this code.
+
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+/// A query or the store itself failed. Outcomes that a caller must handle (a name that is taken, a head that moved) are enums beside
+/// the function that has them.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The writer or a read connection was not free within `DbConfig::wait`, or another process holds the store. Nothing was done; a
+    /// retry may succeed.
+    #[error("the store is busy")]
+    Busy,
+    /// The database refused or failed.
+    #[error("database: {0}")]
+    Database(#[source] DieselError),
+    /// The store's contents contradict themselves or what this code was told: a bug, or a store edited by hand. The text says what,
+    /// never whose.
+    #[error("the store is inconsistent: {0}")]
+    Inconsistent(&'static str),
+    /// The file can't be opened or created.
+    #[error("the store at {path} can't be opened: {reason}")]
+    Open {
+        /// The configured path.
+        path: std::path::PathBuf,
+        /// What the database or the file system said.
+        reason: String,
+    },
+    /// A migration failed, or the store was written by a newer release.
+    #[error("the store can't be migrated: {0}")]
+    Migration(String),
+    /// The database does not take the setting that keeps answered messages through a loss of power.
+    #[error("the store would lose answered messages with the power: {setting} is {found}, {needed} is needed")]
+    NotDurable {
+        /// Which setting.
+        setting: &'static str,
+        /// What it is.
+        found: String,
+        /// What it must be.
+        needed: &'static str,
+    },
+}
+
+impl From<DieselError> for StorageError {
+    fn from(error: DieselError) -> Self {
+        if super::sqlite::is_busy(&error) { Self::Busy } else { Self::Database(error) }
+    }
+}
+
+impl StorageError {
+    /// A unique constraint refused the row.
+    pub(crate) fn is_unique_violation(&self) -> bool {
+        matches!(self, Self::Database(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)))
+    }
+}
+
+/// Turns a row count that is not the one expected into an error.
+pub(crate) fn expect_rows(found: usize, expected: usize, what: &'static str) -> Result<(), StorageError> {
+    if found == expected { Ok(()) } else { Err(StorageError::Inconsistent(what)) }
+}

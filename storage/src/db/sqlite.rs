@@ -1,0 +1,119 @@
+//! What is SQLite's own: how a connection is set up, and the SQL that Diesel's DSL can't say.
+//!
+//! The writer's commits go to the write-ahead log and are synced there (`synchronous=FULL`); every [`CHECKPOINT_PAGES`] the writer
+//! moves them into the file.
+
+use std::time::Duration;
+
+use diesel::{
+    Connection as _, RunQueryDsl as _,
+    connection::SimpleConnection as _,
+    dsl::sql,
+    result::Error as DieselError,
+    sql_types::{BigInt, Text},
+    sqlite::SqliteConnection,
+};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
+
+use super::{Conn, DbConfig, Durability, StorageError, conn::on};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");
+
+/// Pages of 4 KiB in the log after which the writer moves them into the file and syncs that: 16 MiB. Busy pages of the indexes are
+/// then written back once for many commits, and a restart after a crash replays at most about this much.
+const CHECKPOINT_PAGES: u32 = 4096;
+/// What the log's file shrinks back to after a burst, in bytes. Larger than a checkpoint, so that it is not cut and grown each time.
+const LOG_LIMIT_BYTES: u64 = 64 << 20;
+/// The writer's page cache in KiB: the hot ends of the mailbox tables and the heads of some hundred thousand devices.
+const WRITER_CACHE_KIB: u32 = 64 << 10;
+/// A reader's page cache in KiB. Small: the operating system caches the file too, and there are several readers.
+const READER_CACHE_KIB: u32 = 8 << 10;
+
+/// Opens the writer and migrates the store.
+pub(super) fn open_writer(config: &DbConfig) -> Result<Conn, StorageError> {
+    let mut conn = establish(config)?;
+    let synchronous = match config.durability {
+        Durability::Full => "FULL",
+        Durability::Normal => "NORMAL",
+    };
+    // No memory map: a read error would then be a signal that kills the node, and reads come from the page caches anyway.
+    conn.batch_execute(&format!(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON; PRAGMA mmap_size = 0;
+         PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA journal_size_limit = {LOG_LIMIT_BYTES};
+         PRAGMA cache_size = -{WRITER_CACHE_KIB}; PRAGMA temp_store = MEMORY;"
+    ))
+    .map_err(|error| open_error(config, &error))?;
+    check_durability(&mut conn, config.durability)?;
+    conn.run_pending_migrations(MIGRATIONS).map_err(|error| StorageError::Migration(error.to_string()))?;
+    Ok(Conn::Sqlite(conn))
+}
+
+/// Opens a reader, which can't write.
+pub(super) fn open_reader(config: &DbConfig) -> Result<Conn, StorageError> {
+    let mut conn = establish(config)?;
+    conn.batch_execute(&format!(
+        "PRAGMA query_only = ON; PRAGMA mmap_size = 0; PRAGMA cache_size = -{READER_CACHE_KIB}; PRAGMA temp_store = MEMORY;"
+    ))
+    .map_err(|error| open_error(config, &error))?;
+    Ok(Conn::Sqlite(conn))
+}
+
+fn establish(config: &DbConfig) -> Result<SqliteConnection, StorageError> {
+    let open = |reason: String| StorageError::Open { path: config.path.clone(), reason };
+    let path = config.path.to_str().ok_or_else(|| open("the path is not UTF-8".to_owned()))?;
+    let mut conn = SqliteConnection::establish(path).map_err(|error| open(error.to_string()))?;
+    let wait_ms = Duration::as_millis(&config.wait);
+    // First of all: the other settings may wait for a lock themselves.
+    conn.batch_execute(&format!("PRAGMA busy_timeout = {wait_ms};")).map_err(|error| open_error(config, &error))?;
+    Ok(conn)
+}
+
+fn open_error(config: &DbConfig, error: &DieselError) -> StorageError {
+    if is_busy(error) {
+        return StorageError::Busy;
+    }
+    StorageError::Open { path: config.path.clone(), reason: error.to_string() }
+}
+
+/// Reads the settings back: a file system or a build may refuse them without an error.
+fn check_durability(conn: &mut SqliteConnection, wanted: Durability) -> Result<(), StorageError> {
+    let mode: String = diesel::select(sql::<Text>("(SELECT journal_mode FROM pragma_journal_mode)")).get_result(conn)?;
+    if mode != "wal" {
+        return Err(StorageError::NotDurable { setting: "journal_mode", found: mode, needed: "wal" });
+    }
+    let level: i64 = diesel::select(sql::<BigInt>("(SELECT synchronous FROM pragma_synchronous)")).get_result(conn)?;
+    let needed = match wanted {
+        Durability::Full => 2,
+        Durability::Normal => 1,
+    };
+    if level < needed {
+        return Err(StorageError::NotDurable {
+            setting: "synchronous",
+            found: level.to_string(),
+            needed: "2 (FULL)",
+        });
+    }
+    Ok(())
+}
+
+/// The store's own row: there since the first migration.
+pub(super) fn read_store_row(conn: &mut Conn) -> Result<(), StorageError> {
+    use super::schema::store::dsl::{epoch, store};
+    use diesel::QueryDsl as _;
+    let _: i64 = on!(conn, c => store.select(epoch).get_result(c))?;
+    Ok(())
+}
+
+/// Moves the whole log into the file and truncates it.
+pub(super) fn checkpoint(conn: &mut Conn) -> Result<(), StorageError> {
+    on!(conn, c => c.batch_execute("PRAGMA wal_checkpoint(TRUNCATE);")).map_err(StorageError::from)
+}
+
+/// SQLite's `SQLITE_BUSY` reaches us as a message.
+pub(super) fn is_busy(error: &DieselError) -> bool {
+    match error {
+        DieselError::DatabaseError(_, info) => matches!(info.message(), "database is locked" | "database table is locked"),
+        DieselError::RollbackErrorOnCommit { commit_error, .. } => is_busy(commit_error),
+        _ => false,
+    }
+}
