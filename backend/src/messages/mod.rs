@@ -1,1 +1,183 @@
-//! Being written.
+//! A message's way from an authenticated device to the commit: limits → fork → seal → commit → answer → relay.
+//!
+//! [`Messages::submit`] is that way, as named steps; the socket and REST both call it. [`directory`] knows who the recipients are,
+//! [`fork`] compares that with what the sender encrypted for, [`seal`] closes each entry to its device, [`commit`] writes many sends in
+//! one transaction, [`answer`] keeps first answers for retries, [`mismatch`] tells a sender what to do differently.
+//!
+//! It does not read mailboxes (that is `streams`) and never looks into content or headers.
+
+mod answer;
+mod commit;
+mod directory;
+mod error;
+mod fork;
+mod mismatch;
+mod request;
+mod seal;
+
+use std::{io, sync::Arc};
+
+use martlet_protocol::wire;
+use martlet_storage::Db;
+use rand::{SeedableRng as _, rngs::StdRng};
+use tokio::sync::oneshot;
+
+use crate::{
+    accounts::{Accounts, DeviceIdentity},
+    clock::Clock,
+    config::Config,
+    limits::Limits,
+    secrets::Secrets,
+    streams::Streams,
+};
+
+pub use error::SendError;
+
+use answer::{Answers, RequestKey};
+use commit::{Committer, Job, SendJob};
+use directory::Directory;
+use mismatch::Explainer;
+use request::Request;
+use seal::Sealer;
+
+/// Hears what became of a send. Called on the commit thread or a worker, so it must not block.
+pub type Reply = Box<dyn FnOnce(Result<wire::Accepted, SendError>) + Send>;
+
+/// Accepts messages. Cheap to clone.
+#[derive(Clone)]
+pub struct Messages(Arc<Inner>);
+
+struct Inner {
+    config: Arc<Config>,
+    clock: Clock,
+    limits: Limits,
+    directory: Directory,
+    sealer: Sealer,
+    answers: Arc<Answers>,
+    explainer: Explainer,
+    committer: Committer,
+}
+
+/// What [`Messages::start`] needs.
+pub struct Parts {
+    /// Limits on messages and mailboxes.
+    pub config: Arc<Config>,
+    /// When a message is accepted.
+    pub clock: Clock,
+    /// Keys that must not be in the database.
+    pub secrets: Arc<Secrets>,
+    /// Rates.
+    pub limits: Limits,
+    /// Where sends are committed.
+    pub db: Db,
+    /// Gives out bundles with a mismatch.
+    pub accounts: Accounts,
+    /// Gets what was committed.
+    pub streams: Streams,
+    /// Seeds ids and seal keys; from the operating system.
+    pub seed: [u8; 32],
+}
+
+impl Messages {
+    /// Starts the commit thread. Must be called within a tokio runtime, on which mismatches found by the commit are explained.
+    ///
+    /// # Errors
+    /// When the thread can't be started.
+    pub fn start(parts: Parts) -> io::Result<Self> {
+        let answers = Arc::new(Answers::new(parts.secrets));
+        let directory = Directory::new(parts.db.clone());
+        let explainer = Explainer::new(directory.clone(), parts.accounts, parts.db.clone(), parts.clock.clone());
+        let committer = Committer::start(commit::Parts {
+            config: parts.config.clone(),
+            clock: parts.clock.clone(),
+            db: parts.db,
+            streams: parts.streams,
+            answers: answers.clone(),
+            explainer: explainer.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        })?;
+        let sealer = Sealer::new(&parts.config, StdRng::from_seed(parts.seed));
+        Ok(Self(Arc::new(Inner {
+            config: parts.config,
+            clock: parts.clock,
+            limits: parts.limits,
+            directory,
+            sealer,
+            answers,
+            explainer,
+            committer,
+        })))
+    }
+
+    /// Takes one message on its way. Returns once it stands in the commit queue or was refused; `reply` hears of the outcome after the
+    /// commit. To keep a device's order, submit its sends one after the other.
+    pub async fn submit(&self, sender: DeviceIdentity, request: wire::SendRequest, reply: Reply) {
+        let inner = &*self.0;
+        let key = inner.answers.request_key(&sender.device_id, &request);
+        match inner.prepare(sender, request, &key).await {
+            Ok(prepared) => inner.committer.enqueue(Job::Send(Box::new(SendJob { prepared, reply }))),
+            Err(refused) => reply(inner.first_answer_or(refused, key).await),
+        }
+    }
+
+    /// [`Self::submit`] and its outcome, for callers that handle one send at a time.
+    ///
+    /// # Errors
+    /// See [`SendError`]; unless it says otherwise nothing was stored.
+    pub async fn send(&self, sender: DeviceIdentity, request: wire::SendRequest) -> Result<wire::Accepted, SendError> {
+        let (tx, rx) = oneshot::channel();
+        // A caller that went away doesn't hear; its retry will.
+        self.submit(sender, request, Box::new(move |outcome| drop(tx.send(outcome)))).await;
+        rx.await.unwrap_or(Err(SendError::ShuttingDown))
+    }
+
+    /// Forgets what a control entry made untrue.
+    pub fn on_control(&self, entry: &wire::ControlEntry) {
+        self.0.directory.on_control(entry);
+    }
+
+    /// Commits what stands in the queue, answers it, and ends the commit thread. Later sends are refused.
+    pub fn stop(&self) {
+        self.0.committer.stop();
+    }
+}
+
+impl Inner {
+    /// limits → fork → seal.
+    async fn prepare(
+        &self,
+        sender: DeviceIdentity,
+        request: wire::SendRequest,
+        key: &RequestKey,
+    ) -> Result<seal::Prepared, SendError> {
+        self.limits.send(&sender.device_id).map_err(SendError::RateLimited)?;
+        let request = Request::parse(request, &self.config)?;
+        let now_ms = self.clock.now_ms();
+        let audience = self.directory.audience(&sender, &request.conversation_id).await?;
+        if !audience.speaks(request.suite) {
+            return Err(SendError::SuiteUnknown(request.suite));
+        }
+        let recipients = match fork::fork(&request, &audience, &sender, now_ms) {
+            Ok(recipients) => recipients,
+            // What is cached may be older than what the sender knows; only the store may contradict it.
+            Err(_) => return Err(self.explainer.explain(&sender, &request).await),
+        };
+        self.sealer.seal(sender, request, &audience, recipients, *key, now_ms).await
+    }
+
+    /// A retry gets the first answer even if it would be refused now. The question goes through the commit queue, so that a first
+    /// attempt which still stands in it is answered before "not committed" is said.
+    async fn first_answer_or(&self, refused: SendError, key: RequestKey) -> Result<wire::Accepted, SendError> {
+        if !refused.may_have_been_accepted_before() {
+            return Err(refused);
+        }
+        let (tx, rx) = oneshot::channel();
+        self.committer.enqueue(Job::Probe { key, found: tx });
+        match rx.await {
+            Ok(Some(first)) => first,
+            Ok(None) => Err(refused),
+            // The queue is full or the store is gone: not known, so nothing may be said about it.
+            Err(_) => Err(SendError::Busy),
+        }
+    }
+}

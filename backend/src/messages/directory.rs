@@ -1,0 +1,230 @@
+//! Who a conversation's messages go to: its members and their devices, cached.
+//!
+//! The caches may be stale: a control entry drops what it made untrue, and the commit compares membership and list numbers with the
+//! rows it locks. So staleness costs a sender a mismatch answer, never a wrong recipient.
+
+use std::sync::Arc;
+
+use martlet_protocol::{
+    id::{AccountId, ConversationId, DeviceId, Hash, PublicKey},
+    wire,
+};
+use martlet_storage::{AccountKey, ConversationKey, Conn, Db, DeviceKey, StorageError, db};
+use prost::Message as _;
+use quick_cache::sync::Cache;
+
+use super::SendError;
+use crate::accounts::DeviceIdentity;
+
+/// Conversations and accounts kept, each. An account of three devices takes about 600 bytes.
+const CACHED: usize = 100_000;
+
+/// Everybody a message goes to.
+pub struct Audience {
+    pub conversation: Arc<ConversationView>,
+    pub accounts: Vec<Arc<AccountView>>,
+}
+
+/// A conversation's members at one membership link.
+pub struct ConversationView {
+    pub key: ConversationKey,
+    pub m: u64,
+    pub members: Vec<(AccountKey, AccountId)>,
+}
+
+/// An account's devices at one list.
+pub struct AccountView {
+    pub account_key: AccountKey,
+    pub account_id: AccountId,
+    pub n: u64,
+    pub hash: Hash,
+    /// Suites that every served device lists.
+    pub suites: Vec<u32>,
+    /// Active and suspended ones.
+    pub devices: Vec<DeviceView>,
+}
+
+/// One device as the fork needs it.
+pub struct DeviceView {
+    pub device_key: DeviceKey,
+    pub device_id: DeviceId,
+    pub mailbox_key: PublicKey,
+    pub state: DeviceState,
+    pub prekey_not_after_ms: u64,
+}
+
+/// Whether a listed device is served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum DeviceState {
+    Active,
+    /// By the operator: listed, not served.
+    Suspended,
+}
+
+/// The caches. Cheap to clone.
+#[derive(Clone)]
+pub struct Directory(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    conversations: Cache<ConversationId, Arc<ConversationView>>,
+    accounts: Cache<AccountId, Arc<AccountView>>,
+}
+
+impl Directory {
+    pub fn new(db: Db) -> Self {
+        Self(Arc::new(Inner { db, conversations: Cache::new(CACHED), accounts: Cache::new(CACHED) }))
+    }
+
+    /// Everybody that a message of this sender goes to, from the caches where they have it.
+    ///
+    /// # Errors
+    /// `NotFound` if the conversation is missing or the sender's account is no member; `Unauthenticated` if the sending device is
+    /// not served any more.
+    pub async fn audience(&self, sender: &DeviceIdentity, id: &ConversationId) -> Result<Audience, SendError> {
+        let conversation = match self.0.conversations.get(id) {
+            Some(view) => view,
+            None => self.load_conversation(sender, id).await?.ok_or(SendError::NotFound)?,
+        };
+        if !conversation.members.iter().any(|(key, _)| *key == sender.account_key) {
+            return Err(SendError::NotFound);
+        }
+        let mut accounts = Vec::with_capacity(conversation.members.len());
+        for (key, id) in &conversation.members {
+            accounts.push(match self.0.accounts.get(id) {
+                Some(view) => view,
+                None => self.load_account(*key, *id).await?,
+            });
+        }
+        let audience = Audience { conversation, accounts };
+        if audience.serves(sender) { Ok(audience) } else { Err(SendError::Unauthenticated) }
+    }
+
+    /// The same, from the store.
+    ///
+    /// # Errors
+    /// As [`Self::audience`].
+    pub async fn fresh_audience(&self, sender: &DeviceIdentity, id: &ConversationId) -> Result<Audience, SendError> {
+        if let Some((_, view)) = self.0.conversations.remove(id) {
+            for (_, account_id) in &view.members {
+                self.0.accounts.remove(account_id);
+            }
+        }
+        if let Some(view) = self.load_conversation(sender, id).await? {
+            for (_, account_id) in &view.members {
+                self.0.accounts.remove(account_id);
+            }
+        }
+        self.audience(sender, id).await
+    }
+
+    /// Drops what a control entry made untrue.
+    pub fn on_control(&self, entry: &wire::ControlEntry) {
+        match &entry.event {
+            Some(wire::control_entry::Event::AccountListChanged(changed)) => {
+                if let Ok(id) = AccountId::try_from(changed.account_id.as_ref()) {
+                    self.0.accounts.remove(&id);
+                }
+            }
+            Some(wire::control_entry::Event::MembershipChanged(changed)) => {
+                if let Ok(id) = ConversationId::try_from(changed.conversation_id.as_ref()) {
+                    self.0.conversations.remove(&id);
+                }
+            }
+            // A device that ended is followed by its account's list or by a status that the next load reads.
+            _ => {}
+        }
+    }
+
+    async fn load_conversation(
+        &self,
+        asker: &DeviceIdentity,
+        id: &ConversationId,
+    ) -> Result<Option<Arc<ConversationView>>, StorageError> {
+        let (wanted, asker) = (*id, asker.account_key);
+        let view = self.0.db.read(move |conn| read_conversation(conn, &wanted, asker)).await?.map(Arc::new);
+        if let Some(view) = &view {
+            self.0.conversations.insert(*id, view.clone());
+        }
+        Ok(view)
+    }
+
+    async fn load_account(&self, key: AccountKey, id: AccountId) -> Result<Arc<AccountView>, StorageError> {
+        let view = Arc::new(self.0.db.read(move |conn| read_account(conn, key, id)).await?);
+        self.0.accounts.insert(id, view.clone());
+        Ok(view)
+    }
+}
+
+impl Audience {
+    /// Whether every served device lists the suite.
+    pub fn speaks(&self, suite: u32) -> bool {
+        self.accounts.iter().all(|account| account.suites.contains(&suite))
+    }
+
+    fn serves(&self, sender: &DeviceIdentity) -> bool {
+        self.accounts.iter().filter(|account| account.account_key == sender.account_key).any(|account| {
+            account.devices.iter().any(|d| d.device_key == sender.device_key && d.state == DeviceState::Active)
+        })
+    }
+}
+
+fn read_conversation(
+    conn: &mut Conn,
+    id: &ConversationId,
+    asker: AccountKey,
+) -> Result<Option<ConversationView>, StorageError> {
+    let Some(row) = db::conversations::by_id_for_member(conn, id, asker)? else { return Ok(None) };
+    let members = db::conversations::members(conn, row.conversation_key)?;
+    Ok(Some(ConversationView {
+        key: row.conversation_key,
+        m: row.m,
+        members: members.into_iter().map(|member| (member.account_key, member.account_id)).collect(),
+    }))
+}
+
+fn read_account(conn: &mut Conn, key: AccountKey, id: AccountId) -> Result<AccountView, StorageError> {
+    let account = db::accounts::by_id(conn, &id)?.ok_or(StorageError::Inconsistent("a member without an account"))?;
+    let head = db::accounts::lists_after(conn, key, account.list_n - 1)?.pop();
+    let head = head.ok_or(StorageError::Inconsistent("an account without its list head"))?;
+    let list = wire::DeviceList::decode(head.list.0).map_err(|_| StorageError::Inconsistent("a stored list is unreadable"))?;
+    let devices: Vec<_> = db::devices::by_account(conn, key)?.into_iter().filter_map(view).collect();
+    Ok(AccountView {
+        account_key: key,
+        account_id: id,
+        n: account.list_n,
+        hash: account.list_hash,
+        suites: common_suites(&list, &devices),
+        devices,
+    })
+}
+
+/// `None` for revoked ones.
+fn view(row: db::devices::DeviceRow) -> Option<DeviceView> {
+    let state = match row.status {
+        db::devices::DeviceStatus::Active => DeviceState::Active,
+        db::devices::DeviceStatus::Suspended => DeviceState::Suspended,
+        db::devices::DeviceStatus::Revoked => return None,
+    };
+    Some(DeviceView {
+        device_key: row.device_key,
+        device_id: row.device_id,
+        mailbox_key: row.mailbox_key,
+        state,
+        prekey_not_after_ms: row.prekey_not_after_ms,
+    })
+}
+
+fn common_suites(list: &wire::DeviceList, devices: &[DeviceView]) -> Vec<u32> {
+    let served = |listed: &&wire::ListedDevice| {
+        let id = listed.device_id.as_ref();
+        devices.iter().any(|d| d.state == DeviceState::Active && d.device_id.as_bytes().as_slice() == id)
+    };
+    let mut listed = list.devices.iter().filter(served);
+    let Some(first) = listed.next() else { return Vec::new() };
+    let mut common = first.suites.clone();
+    for device in listed {
+        common.retain(|suite| device.suites.contains(suite));
+    }
+    common
+}
