@@ -1,1 +1,50 @@
-fn main() {}
+//! `cargo xtask`: the command line of the project's own commands.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Commands for working on Martlet.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build and start a node on the embedded default, with its data in ./data. Stop it with Ctrl-C.
+    Up {
+        /// Build as a release is built: slower to build, as fast as it gets.
+        #[arg(long)]
+        release: bool,
+        /// Passed on to `martlet serve`, like `--listen 0.0.0.0:8080`.
+        #[arg(last = true)]
+        serve: Vec<String>,
+    },
+    /// Install what the tests need, run all of them and all checks, and sum up.
+    Test {
+        /// The inner loop: unit tests in the development profile; no end-to-end tests, nothing installed.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Check the rules that no compiler knows: sizes, import directions, words, links, licences.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Up { release, serve } => xtask::up::run(release, &serve),
+        Command::Test { quick } => xtask::test::run(quick),
+        Command::Tidy => xtask::tidy::run(),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The project's own commands: what a contributor types, written in Rust so that nothing but Rust is needed.
+//!
+//! `cargo xtask up` serves, `cargo xtask test` tests everything, `cargo xtask tidy` checks the rules that no compiler knows. It has no
+//! dependency on the rest of the workspace, so that it builds in seconds and still runs when the rest does not compile.
+
+pub mod process;
+pub mod test;
+pub mod tidy;
+pub mod tools;
+pub mod up;
+
+use std::path::PathBuf;
+
+/// The profile that `up` and `test` build in: optimised, with debug assertions, without link-time optimisation. One profile for all of
+/// it, so that on a small machine each crate is compiled once.
+pub const PROFILE: &str = "checked";
+
+/// The workspace's folder.
+#[must_use]
+pub fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map_or(here.clone(), PathBuf::from)
+}

@@ -1,0 +1,81 @@
+//! Programs that the tests need and Rust doesn't bring: which, why, and how they get here.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process::{output, succeeds};
+
+/// A program that some test runs, and the Debian package it comes in.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+/// Everything the tests need. An entry goes when its last test goes.
+const TOOLS: &[Tool] = &[Tool {
+    program: "strace",
+    package: "strace",
+    why: "the durability test watches the node's system calls: fdatasync before every answer",
+}];
+
+/// Installs what is missing, after saying what and why.
+///
+/// # Errors
+/// Something is missing and can't be installed; the message says what to do by hand.
+pub fn install() -> Result<()> {
+    components()?;
+    let missing: Vec<_> = TOOLS.iter().filter(|tool| !on_path(tool.program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for tool in &missing {
+        println!("needed: {} (Debian package {}): {}", tool.program, tool.package, tool.why);
+    }
+    let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    let by_hand = format!("apt-get install {}", packages.join(" "));
+    if !on_path("apt-get") {
+        bail!("this system has no apt-get; install {} by its own means and start again", packages.join(", "));
+    }
+    println!("installing: {by_hand}");
+    let root = output(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0");
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new(if root { "apt-get" } else { "sudo" });
+        if !root {
+            // -n: never ask for a password, for nobody may be there to type it.
+            command.args(["-n", "apt-get"]);
+        }
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        succeeds(&mut command)
+    };
+    let install = [&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat();
+    // A fresh machine has no package lists yet, an old one may have stale ones; both need the update first.
+    if !(apt(&install)? || apt(&["update"])? && apt(&install)?) {
+        bail!("that failed; run `{by_hand}` with the rights it needs and start again");
+    }
+    Ok(())
+}
+
+/// Clippy and rustfmt, which rust-toolchain.toml names but a distribution's Rust may lack.
+fn components() -> Result<()> {
+    for (component, probe) in [("clippy", "clippy"), ("rustfmt", "fmt")] {
+        if output(&mut crate::process::cargo(&[probe, "--version"])).is_some() {
+            continue;
+        }
+        println!("needed: {component}, a part of Rust's toolchain");
+        if !on_path("rustup") || !succeeds(Command::new("rustup").args(["component", "add", component]))? {
+            bail!("can't install {component}; install it beside the Rust you use and start again");
+        }
+    }
+    Ok(())
+}
+
+/// Whether a program can be found.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the search path is the machine's, not a setting of ours")]
+pub fn on_path(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').any(|folder| Path::new(folder).join(program).is_file())
+}
