@@ -15,6 +15,7 @@ mod nearest;
 mod print;
 mod rules;
 mod sections;
+mod store;
 #[cfg(test)]
 mod tests;
 

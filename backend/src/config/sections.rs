@@ -80,7 +80,7 @@ section! {
 section! {
     /// Where and how safely data is kept.
     Storage as "storage" {
-        /// Directory of the database and of the node's secret. It is made at the first start; only the node's user may read it.
+        /// Directory of the database and of the node's secret. It is made at the first start.
         data_dir: PathBuf = PathBuf::from("data"), Path;
         /// "full": every commit is on disk before a send is answered. "normal": a power loss can take answered sends with it (the
         /// process alone may crash safely); say so to your users if you choose it.
