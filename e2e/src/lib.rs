@@ -1,1 +1,21 @@
-//! placeholder
+//! What the tests over real processes share. In reading order:
+//!
+//! 1. [`scene`]: one test's folder, seed, deadline and logs;
+//! 2. [`node`]: the `martlet` binary, started, killed, paused and started again on the same data;
+//! 3. [`wire`]: devices that speak to a node by the protocol alone, without the SDK, so that a test decides every frame;
+//! 4. [`history`] and [`checker`]: what happened, and whether it may have happened;
+//! 5. [`crash`]: participants who go on through crashes, and who crashes the node;
+//! 6. [`trace`]: system calls of a traced node, and whether each answer left after its sync;
+//! 7. [`guess`]: how well a guess from stolen files did, against chance.
+//!
+//! There is no test of speed here: waits are for conditions, and deadlines are generous.
+
+pub mod checker;
+pub mod clock;
+pub mod crash;
+pub mod guess;
+pub mod history;
+pub mod node;
+pub mod scene;
+pub mod trace;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! Whether guesses did better than chance, by the binomial distribution.
