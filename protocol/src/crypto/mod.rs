@@ -6,6 +6,8 @@
 //! It does not draw randomness, read a clock or keep keys anywhere: all three are the caller's.
 
 mod dh;
+#[cfg(test)]
+mod known_answers;
 mod label;
 mod prekey;
 mod safety;

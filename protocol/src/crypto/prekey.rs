@@ -34,6 +34,8 @@ pub struct UnsignedPrekey {
 /// what it had verified before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VerifiedPrekey {
+    /// The suite it is for.
+    pub suite: u32,
     /// Whose.
     pub account_id: AccountId,
     /// Which device's.
@@ -108,6 +110,7 @@ pub fn verify_prekey(
         .map_err(|_| PrekeyError::Signature)?;
     check_dh_key(&key.public_key).map_err(|_| PrekeyError::Weak)?;
     Ok(VerifiedPrekey {
+        suite: key.suite,
         account_id: *account_id,
         device_id: *device_id,
         kind: key.kind,

@@ -47,8 +47,13 @@ impl SigningKey {
     /// Signs a transcript (label and fields).
     #[must_use]
     pub fn sign(&self, transcript: &Transcript) -> Signature {
-        Signature::new(self.0.sign(transcript.as_bytes()).to_bytes())
+        sign_bytes(self, transcript.as_bytes())
     }
+}
+
+/// The same over bare bytes: for the test vectors of others, which know no labels.
+pub(super) fn sign_bytes(key: &SigningKey, message: &[u8]) -> Signature {
+    Signature::new(key.0.sign(message).to_bytes())
 }
 
 /// Why a signature was refused.
@@ -81,7 +86,7 @@ pub fn verify(key: &PublicKey, transcript: &Transcript, signature: &Signature) -
     verify_bytes(key, transcript.as_bytes(), signature)
 }
 
-/// The same over bare bytes: for the test vectors of others, which know no labels.
+/// The same over bare bytes, as [`sign_bytes`].
 pub(super) fn verify_bytes(key: &PublicKey, message: &[u8], signature: &Signature) -> Result<(), SignatureError> {
     strict_point(key.as_bytes()).ok_or(SignatureError::Key)?;
     let (r, s) = split(signature);

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use super::ContentKey;
 use crate::{
-    crypto::{DhSecret, HpkeAead, HpkeKdf, HpkeKem, Label, Transcript, VerifiedPrekey, hpke_public},
+    crypto::{DhSecret, HpkeAead, HpkeKdf, HpkeKem, Label, SUITE_1, Transcript, VerifiedPrekey, hpke_public},
     id::{AccountId, ClientMessageId, ConversationId, DeviceId, Hash},
     rest::PrekeyKind,
     wire,
@@ -65,6 +65,9 @@ pub enum HeaderError {
         /// Bytes that were given.
         given: usize,
     },
+    /// A prekey of another suite.
+    #[error("the prekey is not for suite 1")]
+    Suite,
     /// A kind of prekey that is not known.
     #[error("the header names no known kind of prekey")]
     Kind,
@@ -82,13 +85,16 @@ pub enum HeaderError {
 /// Seals a content key to a device's prekey, whose signature was checked before. About 0.1 ms.
 ///
 /// # Errors
-/// [`HeaderError::Weak`] if the prekey is of small order, which [`crate::crypto::verify_prekey`] refuses.
+/// [`HeaderError::Suite`]; [`HeaderError::Weak`] if the prekey is of small order, which [`crate::crypto::verify_prekey`] refuses.
 pub fn fork_header(
     rng: &mut impl rand::CryptoRng,
     key: &ContentKey,
     context: &ForkContext,
     recipient: &VerifiedPrekey,
 ) -> Result<Bytes, HeaderError> {
+    if recipient.suite != SUITE_1 {
+        return Err(HeaderError::Suite);
+    }
     let kind = wire::PrekeyKind::from(recipient.kind) as u8;
     let aad = header_aad(context, &recipient.account_id, &recipient.device_id, kind, recipient.key_id);
     let (enc, ct) = hpke::single_shot_seal_with_rng::<HpkeAead, HpkeKdf, HpkeKem>(
