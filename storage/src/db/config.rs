@@ -32,3 +32,12 @@ pub enum Durability {
     /// What was committed since the last checkpoint, answered messages included (SQLite: `synchronous=NORMAL`).
     Normal,
 }
+
+/// How a store's schema stands to the migrations that this release knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemaState {
+    /// Migrations that the next [`super::Db::open`] will run.
+    pub pending: usize,
+    /// Migrations that a newer release has run.
+    pub newer: usize,
+}

@@ -1,9 +1,5 @@
 //! Between what the tables hold and what the code means: numbers, ids, protobuf.
 
-
-
-
-
 use super::StorageError;
 
 /// A number on its way into a column. Over the column's range it is stored as its greatest value (times and sizes never are).

@@ -1,6 +1,6 @@
 //! What can go wrong beneath: the database, or the agreement between it and this code.
 
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::result::Error as DieselError;
 
 /// A query or the store itself failed. Outcomes that a caller must handle (a name that is taken, a head that moved) are enums beside
 /// the function that has them.
@@ -25,7 +25,7 @@ pub enum StorageError {
         /// What the database or the file system said.
         reason: String,
     },
-    /// A migration failed, or the store was written by a newer release.
+    /// A migration failed. The text is the database's.
     #[error("the store can't be migrated: {0}")]
     Migration(String),
     /// The database does not take the setting that keeps answered messages through a loss of power.
@@ -43,13 +43,6 @@ pub enum StorageError {
 impl From<DieselError> for StorageError {
     fn from(error: DieselError) -> Self {
         if super::sqlite::is_busy(&error) { Self::Busy } else { Self::Database(error) }
-    }
-}
-
-impl StorageError {
-    /// A unique constraint refused the row.
-    pub(crate) fn is_unique_violation(&self) -> bool {
-        matches!(self, Self::Database(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)))
     }
 }
 

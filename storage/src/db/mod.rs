@@ -35,7 +35,7 @@ use tokio::{
     task, time,
 };
 
-pub use config::{DbConfig, Durability};
+pub use config::{DbConfig, Durability, SchemaState};
 pub use conn::Conn;
 pub use error::StorageError;
 pub use keys::{AccountKey, ContentKey, ConversationKey, DeviceKey};
@@ -90,6 +90,14 @@ impl Db {
             config: config.clone(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// How the schema of an existing store stands to this release's migrations; nothing is migrated. For `martlet check`.
+    ///
+    /// # Errors
+    /// [`StorageError::Open`] and [`StorageError::Migration`] if the store can't be read.
+    pub fn schema_state(config: &DbConfig) -> Result<SchemaState, StorageError> {
+        sqlite::schema_state(config)
     }
 
     /// Runs the closure over one snapshot of the store, which it can't change.

@@ -215,10 +215,13 @@ fn read_prekey(bytes: &[u8]) -> Result<SignedPrekey, StorageError> {
     SignedPrekey::try_from(&prekey).map_err(|_| StorageError::Inconsistent("a prekey with a field of another length"))
 }
 
+/// One-time prekeys, as the column holds the kind.
+pub(super) const ONE_TIME: i16 = 2;
+
 /// As the column holds it: the number in the wire schema.
 const fn stored_kind(kind: PrekeyKind) -> i16 {
     match kind {
         PrekeyKind::Signed => 1,
-        PrekeyKind::OneTime => 2,
+        PrekeyKind::OneTime => ONE_TIME,
     }
 }

@@ -22,7 +22,6 @@ use super::{
 pub use append::append_list;
 pub use insert::insert_account;
 
-
 /// An account to be registered, with its first device. The caller has verified list 1 and the prekeys.
 #[derive(Debug, Clone, Copy)]
 pub struct NewAccount<'a> {
@@ -208,11 +207,7 @@ pub fn by_keys(conn: &mut Conn, account_keys: &[AccountKey]) -> Result<Vec<Accou
 ///
 /// # Errors
 /// [`StorageError`] if the query fails.
-pub fn lists_after(
-    conn: &mut Conn,
-    account_key: AccountKey,
-    n: u64,
-) -> Result<Vec<SignedDeviceList>, StorageError> {
+pub fn lists_after(conn: &mut Conn, account_key: AccountKey, n: u64) -> Result<Vec<SignedDeviceList>, StorageError> {
     let rows: Vec<(Vec<u8>, Vec<u8>)> = on!(conn, c => device_lists::table
         .filter(device_lists::account_key.eq(account_key))
         .filter(device_lists::n.gt(store_u64(n)))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use diesel::{ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, RunQueryDsl as _};
 
-use crate::db::{ContentKey, Conn, StorageError, conn::on, schema::contents};
+use crate::db::{Conn, ContentKey, StorageError, conn::on, schema::contents};
 
 /// Stores a content for as many entries.
 pub(in crate::db) fn insert(conn: &mut Conn, content: &[u8], refs: usize) -> Result<ContentKey, StorageError> {

@@ -1,11 +1,25 @@
 //! Mailboxes: reading, acknowledging, expiring. They are written by [`super::sends`].
 
+mod acks;
 pub(super) mod contents;
+mod expire;
+pub(super) mod gaps;
+mod range;
 
 use bytes::Bytes;
+use diesel::{ExpressionMethods as _, JoinOnDsl as _, OptionalExtension as _, QueryDsl as _, RunQueryDsl as _};
 use martlet_protocol::{id::EntryId, wire};
 
-use super::{Conn, DeviceKey, StorageError};
+use super::{
+    Conn, DeviceKey, KEYS_PER_QUERY, StorageError,
+    conn::on,
+    convert::read_u64,
+    schema::{mailbox_acks, mailbox_heads, store},
+};
+
+pub use acks::apply_acks;
+pub use expire::expire;
+pub use range::range;
 
 /// Where a mailbox stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,16 +79,20 @@ pub enum Item {
 /// # Errors
 /// [`StorageError`] if the query fails.
 pub fn state(conn: &mut Conn, device: DeviceKey) -> Result<Option<MailboxState>, StorageError> {
-    todo!()
-}
-
-/// Reads a part of a mailbox. Every `seq` from `after_seq + 1` to the last item's end is in exactly one item: a hole that no marker
-/// explains reads as an `unexplained` gap.
-///
-/// # Errors
-/// [`StorageError`] if a query fails.
-pub fn range(conn: &mut Conn, query: &RangeQuery) -> Result<Range, StorageError> {
-    todo!()
+    let row: Option<(i64, i64, i64)> = on!(conn, c => mailbox_heads::table
+        .inner_join(mailbox_acks::table.on(mailbox_acks::device_key.eq(mailbox_heads::device_key)))
+        .filter(mailbox_heads::device_key.eq(device))
+        .select((mailbox_heads::epoch, mailbox_heads::head_seq, mailbox_acks::acked_seq))
+        .first(c)
+        .optional())?;
+    let Some((own_epoch, head_seq, acked_seq)) = row else { return Ok(None) };
+    let store_epoch: i64 = on!(conn, c => store::table.select(store::epoch).first(c))?;
+    Ok(Some(MailboxState {
+        // Both only grow, so that the sum changes with either.
+        epoch: read_u64(store_epoch)? + read_u64(own_epoch)?,
+        head_seq: read_u64(head_seq)?,
+        acked_seq: read_u64(acked_seq)?,
+    }))
 }
 
 /// The heads of the mailboxes that exist, ordered by key.
@@ -82,23 +100,19 @@ pub fn range(conn: &mut Conn, query: &RangeQuery) -> Result<Range, StorageError>
 /// # Errors
 /// [`StorageError`] if the query fails.
 pub fn heads(conn: &mut Conn, devices: &[DeviceKey]) -> Result<Vec<(DeviceKey, u64)>, StorageError> {
-    todo!()
-}
-
-/// Applies cumulative acks: each device has everything up to its `seq`. Deletes entries and markers up to there, and contents that no
-/// entry needs any more. An ack below an earlier one changes nothing, one past the head counts as the head, and one of a device
-/// without a mailbox is ignored. Returns how many entries went.
-///
-/// # Errors
-/// [`StorageError`] if a query fails.
-pub fn apply_acks(conn: &mut Conn, acks: &[(DeviceKey, u64)]) -> Result<usize, StorageError> {
-    todo!()
-}
-
-/// Replaces entries past their expiry by gap markers, at most `limit` of them, and returns how many; fewer than `limit`: none is left.
-///
-/// # Errors
-/// [`StorageError`] if a query fails.
-pub fn expire(conn: &mut Conn, now_s: u64, limit: u32) -> Result<usize, StorageError> {
-    todo!()
+    let mut devices = devices.to_vec();
+    devices.sort_unstable();
+    devices.dedup();
+    let mut heads = Vec::with_capacity(devices.len());
+    for keys in devices.chunks(KEYS_PER_QUERY) {
+        let rows: Vec<(DeviceKey, i64)> = on!(conn, c => mailbox_heads::table
+            .filter(mailbox_heads::device_key.eq_any(keys))
+            .order(mailbox_heads::device_key)
+            .select((mailbox_heads::device_key, mailbox_heads::head_seq))
+            .load(c))?;
+        for (device, head_seq) in rows {
+            heads.push((device, read_u64(head_seq)?));
+        }
+    }
+    Ok(heads)
 }

@@ -1,11 +1,26 @@
 //! The commit: many sends in one transaction, each accepted whole or not at all.
+//!
+//! In the order of the locks: the answers of earlier sends ([`look`]), conversations, mailbox heads ordered by key; then `seq` is handed
+//! out in memory ([`place`]) and everything is written ([`write`]). A send that is refused leaves no trace and never aborts the batch.
+//! It checks nothing but numbers: who may send what was decided before.
+//!
+//! What a batch costs, in statements: per [`KEYS_PER_QUERY`](super::KEYS_PER_QUERY) sends one for answers and one for conversations,
+//! per as many devices one for heads; then per 32 entries one, per 32 answers one, per device that got
+//! something one, per send with shared content one, and three for each run of gap markers. The inserts are prepared once per
+//! connection. Entries of the batch are inserted in the order of device and `seq`, so that the order of rows tells nothing about
+//! who sent them.
 
-use std::time::Duration;
+mod look;
+mod place;
+mod write;
+
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use martlet_protocol::id::EntryId;
 
 use super::{Conn, ConversationKey, DeviceKey, StorageError};
+use place::Placement;
 
 /// A send that is forked and sealed, ready to be committed.
 #[derive(Debug, Clone)]
@@ -82,7 +97,8 @@ pub enum SendOutcome {
     Mismatch,
 }
 
-/// Commits the sends in their order. `answer(index, partial)` makes the bytes that a retry will get.
+/// Commits the sends in their order. `answer(index, partial)` makes the bytes that a retry will get; it is called for each committed
+/// send, with the indexes of its entries that found their mailbox full.
 ///
 /// # Errors
 /// [`StorageError`] if a query fails; the batch must then be rolled back and may be retried whole.
@@ -93,5 +109,43 @@ pub fn commit_sends(
     now_ms: u64,
     answer: &dyn Fn(usize, &[usize]) -> Vec<u8>,
 ) -> Result<Vec<SendOutcome>, StorageError> {
-    todo!()
+    let mut answered = look::answers(conn, sends)?;
+    let conversations = look::conversations(conn, sends)?;
+    let heads = look::heads(conn, sends)?;
+    let mut placement = Placement::new(heads, limits);
+    let mut new_answers = Vec::with_capacity(sends.len());
+    let mut outcomes = Vec::with_capacity(sends.len());
+    for (index, send) in sends.iter().enumerate() {
+        if let Some(first) = answered.get(&send.request_key) {
+            outcomes.push(first.repeat(send));
+            continue;
+        }
+        if conversations.get(&send.conversation_key) != Some(&send.membership_m) || !placement.fits(send) {
+            outcomes.push(SendOutcome::Mismatch);
+            continue;
+        }
+        let (seqs, partial) = placement.place(index, send);
+        let bytes = answer(index, &partial);
+        new_answers.push(index);
+        answered.insert(send.request_key, Answered { request_mac: send.request_mac.to_vec(), answer: bytes });
+        outcomes.push(SendOutcome::Committed { seqs, partial });
+    }
+    write::placement(conn, sends, placement)?;
+    let expires_at_s = now_ms / 1000 + limits.answer_retention.as_secs();
+    write::answers(conn, sends, new_answers, &answered, expires_at_s)?;
+    Ok(outcomes)
+}
+
+/// What a send was answered.
+struct Answered {
+    request_mac: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+type Answers = HashMap<[u8; 32], Answered>;
+
+impl Answered {
+    fn repeat(&self, send: &PreparedSend) -> SendOutcome {
+        SendOutcome::Repeat { answer: self.answer.clone(), same_request: self.request_mac == send.request_mac }
+    }
 }

@@ -3,19 +3,22 @@
 //! The writer's commits go to the write-ahead log and are synced there (`synchronous=FULL`); every [`CHECKPOINT_PAGES`] the writer
 //! moves them into the file.
 
+pub(super) mod rows;
+
 use std::time::Duration;
 
 use diesel::{
     Connection as _, RunQueryDsl as _,
     connection::SimpleConnection as _,
     dsl::sql,
+    migration::MigrationSource,
     result::Error as DieselError,
     sql_types::{BigInt, Text},
-    sqlite::SqliteConnection,
+    sqlite::{Sqlite, SqliteConnection},
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
-use super::{Conn, DbConfig, Durability, StorageError, conn::on};
+use super::{Conn, DbConfig, Durability, SchemaState, StorageError, conn::on};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");
 
@@ -77,7 +80,8 @@ fn open_error(config: &DbConfig, error: &DieselError) -> StorageError {
 
 /// Reads the settings back: a file system or a build may refuse them without an error.
 fn check_durability(conn: &mut SqliteConnection, wanted: Durability) -> Result<(), StorageError> {
-    let mode: String = diesel::select(sql::<Text>("(SELECT journal_mode FROM pragma_journal_mode)")).get_result(conn)?;
+    let mode: String =
+        diesel::select(sql::<Text>("(SELECT journal_mode FROM pragma_journal_mode)")).get_result(conn)?;
     if mode != "wal" {
         return Err(StorageError::NotDurable { setting: "journal_mode", found: mode, needed: "wal" });
     }
@@ -87,11 +91,7 @@ fn check_durability(conn: &mut SqliteConnection, wanted: Durability) -> Result<(
         Durability::Normal => 1,
     };
     if level < needed {
-        return Err(StorageError::NotDurable {
-            setting: "synchronous",
-            found: level.to_string(),
-            needed: "2 (FULL)",
-        });
+        return Err(StorageError::NotDurable { setting: "synchronous", found: level.to_string(), needed: "2 (FULL)" });
     }
     Ok(())
 }
@@ -109,10 +109,24 @@ pub(super) fn checkpoint(conn: &mut Conn) -> Result<(), StorageError> {
     on!(conn, c => c.batch_execute("PRAGMA wal_checkpoint(TRUNCATE);")).map_err(StorageError::from)
 }
 
+/// How the schema of the store's file stands to this release's migrations. The file must exist; nothing is migrated.
+pub(super) fn schema_state(config: &DbConfig) -> Result<SchemaState, StorageError> {
+    let mut conn = establish(config)?;
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| StorageError::Migration(error.to_string());
+    let known = MigrationSource::<Sqlite>::migrations(&MIGRATIONS).map_err(failed)?;
+    let known: Vec<_> = known.iter().map(|migration| migration.name().version().as_owned()).collect();
+    let applied = conn.applied_migrations().map_err(failed)?;
+    let pending = known.iter().filter(|version| !applied.contains(version)).count();
+    let newer = applied.iter().filter(|version| !known.contains(version)).count();
+    Ok(SchemaState { pending, newer })
+}
+
 /// SQLite's `SQLITE_BUSY` reaches us as a message.
 pub(super) fn is_busy(error: &DieselError) -> bool {
     match error {
-        DieselError::DatabaseError(_, info) => matches!(info.message(), "database is locked" | "database table is locked"),
+        DieselError::DatabaseError(_, info) => {
+            matches!(info.message(), "database is locked" | "database table is locked")
+        }
         DieselError::RollbackErrorOnCommit { commit_error, .. } => is_busy(commit_error),
         _ => false,
     }

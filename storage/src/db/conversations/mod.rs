@@ -1,13 +1,23 @@
 //! Conversations, their membership chains and members.
 
+mod write;
+
 use bytes::Bytes;
+use diesel::{ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, RunQueryDsl as _};
 use martlet_protocol::{
     id::{AccountId, ConversationId, Hash},
     rest::SignedMembershipLink,
     wire::{ConversationKind, Role},
 };
 
-use super::{AccountKey, Conn, ConversationKey, StorageError};
+use super::{
+    AccountKey, Conn, ConversationKey, StorageError,
+    conn::on,
+    convert::{read_enum, read_id, read_u64, store_u64},
+    schema::{accounts, conversations, members, membership_links},
+};
+
+pub use write::{append_link, create, set_title};
 
 /// A conversation to be created. The caller has verified link 1.
 #[derive(Debug, Clone, Copy)]
@@ -126,12 +136,38 @@ pub enum AppendLinkError {
     Storage(#[from] StorageError),
 }
 
-/// Creates a conversation with link 1 and its members.
-///
-/// # Errors
-/// [`CreateError`]; the transaction must then be rolled back.
-pub fn create(conn: &mut Conn, new: &NewConversation<'_>) -> Result<ConversationKey, CreateError> {
-    todo!()
+type ConversationColumns = (ConversationKey, Vec<u8>, i16, i64, Vec<u8>, Option<Vec<u8>>, i16);
+
+const CONVERSATION_COLUMNS: (
+    conversations::conversation_key,
+    conversations::conversation_id,
+    conversations::kind,
+    conversations::m,
+    conversations::head_hash,
+    conversations::title,
+    members::role,
+) = (
+    conversations::conversation_key,
+    conversations::conversation_id,
+    conversations::kind,
+    conversations::m,
+    conversations::head_hash,
+    conversations::title,
+    members::role,
+);
+
+fn conversation_row(
+    (conversation_key, id, kind, m, head_hash, title, role): ConversationColumns,
+) -> Result<ConversationRow, StorageError> {
+    Ok(ConversationRow {
+        conversation_key,
+        conversation_id: read_id(&id)?,
+        kind: read_enum(kind)?,
+        m: read_u64(m)?,
+        head_hash: read_id(&head_hash)?,
+        title: title.map(Bytes::from),
+        role: read_enum(role)?,
+    })
 }
 
 /// Finds a conversation that the account is a member of. Foreign and missing ones are not told apart.
@@ -143,7 +179,14 @@ pub fn by_id_for_member(
     conversation_id: &ConversationId,
     account_key: AccountKey,
 ) -> Result<Option<ConversationRow>, StorageError> {
-    todo!()
+    let row: Option<ConversationColumns> = on!(conn, c => members::table
+        .inner_join(conversations::table)
+        .filter(conversations::conversation_id.eq(conversation_id.as_bytes().as_slice()))
+        .filter(members::account_key.eq(account_key))
+        .select(CONVERSATION_COLUMNS)
+        .first(c)
+        .optional())?;
+    row.map(conversation_row).transpose()
 }
 
 /// A page of the account's conversations by key, after the given one.
@@ -156,7 +199,15 @@ pub fn page_for_member(
     after: Option<ConversationKey>,
     limit: u32,
 ) -> Result<Vec<ConversationRow>, StorageError> {
-    todo!()
+    let rows: Vec<ConversationColumns> = on!(conn, c => members::table
+        .inner_join(conversations::table)
+        .filter(members::account_key.eq(account_key))
+        .filter(members::conversation_key.gt(after.unwrap_or(ConversationKey(0))))
+        .order(members::conversation_key)
+        .limit(limit.into())
+        .select(CONVERSATION_COLUMNS)
+        .load(c))?;
+    rows.into_iter().map(conversation_row).collect()
 }
 
 /// The links after number `m`, in order.
@@ -168,27 +219,15 @@ pub fn links_after(
     conversation_key: ConversationKey,
     m: u64,
 ) -> Result<Vec<SignedMembershipLink>, StorageError> {
-    todo!()
-}
-
-/// Appends a link, applies its changes and appends `MembershipChanged` to the control stream.
-///
-/// # Errors
-/// [`AppendLinkError`]; the transaction must then be rolled back.
-pub fn append_link(conn: &mut Conn, append: &AppendLink<'_>) -> Result<(), AppendLinkError> {
-    todo!()
-}
-
-/// Sets or clears the title.
-///
-/// # Errors
-/// [`StorageError::Inconsistent`] if there is no such conversation.
-pub fn set_title(
-    conn: &mut Conn,
-    conversation_key: ConversationKey,
-    title: Option<&[u8]>,
-) -> Result<(), StorageError> {
-    todo!()
+    let rows: Vec<(Vec<u8>, Vec<u8>)> = on!(conn, c => membership_links::table
+        .filter(membership_links::conversation_key.eq(conversation_key))
+        .filter(membership_links::m.gt(store_u64(m)))
+        .order(membership_links::m)
+        .select((membership_links::link, membership_links::signature))
+        .load(c))?;
+    rows.into_iter()
+        .map(|(link, signature)| Ok(SignedMembershipLink { link: link.into(), signature: read_id(&signature)? }))
+        .collect()
 }
 
 /// The members, ordered by account key.
@@ -196,5 +235,32 @@ pub fn set_title(
 /// # Errors
 /// [`StorageError`] if the query fails.
 pub fn members(conn: &mut Conn, conversation_key: ConversationKey) -> Result<Vec<MemberRow>, StorageError> {
-    todo!()
+    type Columns = (AccountKey, Vec<u8>, Vec<u8>, i16, i64, i64, Vec<u8>);
+    let rows: Vec<Columns> = on!(conn, c => members::table
+        .inner_join(accounts::table)
+        .filter(members::conversation_key.eq(conversation_key))
+        .order(members::account_key)
+        .select((
+            members::account_key,
+            accounts::account_id,
+            members::fingerprint,
+            members::role,
+            members::joined_m,
+            accounts::list_n,
+            accounts::list_hash,
+        ))
+        .load(c))?;
+    rows.into_iter()
+        .map(|(account_key, account_id, fingerprint, role, joined_m, list_n, list_hash)| {
+            Ok(MemberRow {
+                account_key,
+                account_id: read_id(&account_id)?,
+                fingerprint: read_id(&fingerprint)?,
+                role: read_enum(role)?,
+                joined_m: read_u64(joined_m)?,
+                list_n: read_u64(list_n)?,
+                list_hash: read_id(&list_hash)?,
+            })
+        })
+        .collect()
 }

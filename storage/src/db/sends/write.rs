@@ -1,0 +1,168 @@
+//! Writing what was placed.
+
+use diesel::{
+    ExpressionMethods as _, QueryDsl as _, QueryResult, RunQueryDsl as _,
+    sql_types::{BigInt, Binary, Nullable, SmallInt},
+};
+
+use super::{
+    Answers, EntryBody, PreparedSend,
+    place::{Head, Placement, Row},
+};
+use crate::db::{
+    Conn, ContentKey, DeviceKey, StorageError,
+    conn::on,
+    convert::store_u64,
+    error::expect_rows,
+    mailbox::{contents, gaps},
+    schema::mailbox_heads,
+    sqlite::rows::{self, BatchRow, Values},
+};
+
+/// A mailbox entry to be inserted.
+struct NewEntry<'a> {
+    device_key: DeviceKey,
+    seq: i64,
+    size_bytes: i64,
+    expires_at_s: i64,
+    own_lifetime: i16,
+    content_key: Option<ContentKey>,
+    entry_id: &'a [u8],
+    sealed: &'a [u8],
+}
+
+/// The answer to a send, to be inserted.
+struct NewAnswer<'a> {
+    request_key: &'a [u8],
+    request_mac: &'a [u8],
+    answer: &'a [u8],
+    expires_at_s: i64,
+}
+
+impl BatchRow for NewEntry<'_> {
+    type Statement = NewEntry<'static>;
+    const INSERT: &'static str = "INSERT INTO mailbox_entries \
+        (device_key, seq, size_bytes, expires_at_s, own_lifetime, content_key, entry_id, sealed)";
+
+    fn bind<'b>(&'b self, values: &mut Values<'_, 'b>) -> QueryResult<()> {
+        values.add::<BigInt, _>(&self.device_key)?;
+        values.add::<BigInt, _>(&self.seq)?;
+        values.add::<BigInt, _>(&self.size_bytes)?;
+        values.add::<BigInt, _>(&self.expires_at_s)?;
+        values.add::<SmallInt, _>(&self.own_lifetime)?;
+        values.add::<Nullable<BigInt>, _>(&self.content_key)?;
+        values.add::<Binary, _>(self.entry_id)?;
+        values.add::<Binary, _>(self.sealed)
+    }
+}
+
+impl BatchRow for NewAnswer<'_> {
+    type Statement = NewAnswer<'static>;
+    const INSERT: &'static str = "INSERT INTO send_answers (request_key, request_mac, answer, expires_at_s)";
+
+    fn bind<'b>(&'b self, values: &mut Values<'_, 'b>) -> QueryResult<()> {
+        values.add::<Binary, _>(self.request_key)?;
+        values.add::<Binary, _>(self.request_mac)?;
+        values.add::<Binary, _>(self.answer)?;
+        values.add::<BigInt, _>(&self.expires_at_s)
+    }
+}
+
+/// Writes the heads that moved, shared contents, entries and gap markers.
+pub(super) fn placement(conn: &mut Conn, sends: &[PreparedSend], placement: Placement) -> Result<(), StorageError> {
+    let (heads, rows, discarded) = placement.finish();
+    for (device, head) in &heads {
+        move_head(conn, *device, head)?;
+    }
+    let contents = insert_contents(conn, sends, &rows)?;
+    insert_entries(conn, sends, &rows, &contents)?;
+    for range in discarded {
+        gaps::record(conn, range)?;
+    }
+    Ok(())
+}
+
+fn move_head(conn: &mut Conn, device: DeviceKey, head: &Head) -> Result<(), StorageError> {
+    let updated = on!(conn, c => diesel::update(mailbox_heads::table.find(device))
+        .set((
+            mailbox_heads::head_seq.eq(head.head_seq),
+            mailbox_heads::added_bytes.eq(head.added_bytes),
+            mailbox_heads::added_entries.eq(head.added_entries),
+        ))
+        .execute(c))?;
+    expect_rows(updated, 1, "a mailbox head went while it was held")
+}
+
+/// Stores each content that some row needs, and returns its key per send.
+fn insert_contents(
+    conn: &mut Conn,
+    sends: &[PreparedSend],
+    rows: &[Row],
+) -> Result<Vec<Option<ContentKey>>, StorageError> {
+    let mut refs = vec![0; sends.len()];
+    for row in rows {
+        refs[row.send] += 1;
+    }
+    sends
+        .iter()
+        .zip(refs)
+        .map(|(send, refs)| match &send.content {
+            Some(content) if refs > 0 => contents::insert(conn, content, refs).map(Some),
+            _ => Ok(None),
+        })
+        .collect()
+}
+
+fn insert_entries(
+    conn: &mut Conn,
+    sends: &[PreparedSend],
+    rows: &[Row],
+    contents: &[Option<ContentKey>],
+) -> Result<(), StorageError> {
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in rows {
+        let send = &sends[row.send];
+        let entry = &send.entries[row.entry];
+        let EntryBody::Sealed(sealed) = &entry.body else { continue };
+        entries.push(NewEntry {
+            device_key: row.device,
+            seq: row.seq,
+            size_bytes: row.size_bytes,
+            expires_at_s: store_u64(send.expires_at_s),
+            own_lifetime: i16::from(send.own_lifetime),
+            content_key: contents[row.send],
+            entry_id: entry.entry_id.as_bytes(),
+            sealed,
+        });
+    }
+    let inserted = match conn {
+        Conn::Sqlite(c) => rows::insert(c, &entries)?,
+    };
+    expect_rows(inserted, entries.len(), "a mailbox entry was not inserted")
+}
+
+/// Stores the answers of the sends that were committed, ordered by key, which is random: not by arrival.
+pub(super) fn answers(
+    conn: &mut Conn,
+    sends: &[PreparedSend],
+    committed: Vec<usize>,
+    answers: &Answers,
+    expires_at_s: u64,
+) -> Result<(), StorageError> {
+    let mut new = Vec::with_capacity(committed.len());
+    for index in committed {
+        let send = &sends[index];
+        let Some(answered) = answers.get(&send.request_key) else { continue };
+        new.push(NewAnswer {
+            request_key: &send.request_key,
+            request_mac: &send.request_mac,
+            answer: &answered.answer,
+            expires_at_s: store_u64(expires_at_s),
+        });
+    }
+    new.sort_unstable_by_key(|row| row.request_key);
+    let inserted = match conn {
+        Conn::Sqlite(c) => rows::insert(c, &new)?,
+    };
+    expect_rows(inserted, new.len(), "an answer was not inserted")
+}
