@@ -1,1 +1,255 @@
-//! Being written.
+//! Rates: how often an address, a device or a target may do what costs the node or drains somebody.
+//!
+//! Every table is bounded: idle keys are forgotten, and a table that is full of busy ones refuses rather than grows. No key joins a
+//! sender with a message or a recipient. Sizes and counts are checked where the thing is parsed, not here.
+
+use std::{
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use governor::{
+    NotUntil, Quota, RateLimiter,
+    clock::Clock as _,
+    middleware::NoOpMiddleware,
+    nanos::Nanos,
+    state::{InMemoryState, NotKeyed, keyed::DashMapStateStore},
+};
+use martlet_protocol::id::DeviceId;
+
+use crate::{clock::Clock, config};
+
+/// Keys that one table holds at most, about 100 bytes each.
+const MAX_KEYS: usize = 200_000;
+/// Idle keys are forgotten each time so many checks have passed.
+const CHECKS_PER_SWEEP: u64 = 4096;
+/// How long to stay away when a table is full, in milliseconds.
+const FULL_RETRY_MS: u32 = 1000;
+/// A new device asks every second or two whether it was answered; several may stand behind one address.
+const LINK_POLLS_PER_ADDRESS_PER_MINUTE: u32 = 300;
+/// What a device may change per minute beside sending: names, lists, prekeys, conversations, tickets. People do a few.
+const CHANGES_PER_DEVICE_PER_MINUTE: u32 = 300;
+
+type Limiter<K, S> = RateLimiter<K, S, Clock, NoOpMiddleware<Nanos>>;
+
+/// Milliseconds after which to come back.
+pub type RetryAfterMs = u32;
+
+/// The node's rate limits. Cheap to clone; clones share their tables.
+#[derive(Clone)]
+pub struct Limits(Arc<Inner>);
+
+struct Inner {
+    sends: Keyed<DeviceId>,
+    changes: Keyed<DeviceId>,
+    lookups: Keyed<DeviceId>,
+    claims_by_claimer: Keyed<DeviceId>,
+    claims_of_target: Keyed<DeviceId>,
+    sign_ins: Keyed<Network>,
+    registrations: Keyed<Network>,
+    link_polls: Keyed<Network>,
+    connections: Option<Limiter<NotKeyed, InMemoryState>>,
+    clock: Clock,
+}
+
+impl Limits {
+    /// Empty tables with the config's rates. A rate of 0 means no limit.
+    #[must_use]
+    pub fn new(rates: &config::Limits, clock: Clock) -> Self {
+        let minute = |n: u32| NonZeroU32::new(n).map(Quota::per_minute);
+        let sends = NonZeroU32::new(rates.sends_per_device_per_second).map(|per_second| {
+            let burst = NonZeroU32::new(rates.sends_burst).unwrap_or(per_second);
+            Quota::per_second(per_second).allow_burst(burst)
+        });
+        let connections = NonZeroU32::new(rates.connections_per_second).map(Quota::per_second);
+        Self(Arc::new(Inner {
+            sends: Keyed::new(sends, &clock),
+            changes: Keyed::new(minute(CHANGES_PER_DEVICE_PER_MINUTE), &clock),
+            lookups: Keyed::new(minute(rates.lookups_per_device_per_minute), &clock),
+            claims_by_claimer: Keyed::new(minute(rates.claims_per_claimer_per_minute), &clock),
+            claims_of_target: Keyed::new(minute(rates.claims_per_target_per_minute), &clock),
+            sign_ins: Keyed::new(minute(rates.sign_ins_per_address_per_minute), &clock),
+            registrations: Keyed::new(minute(rates.registrations_per_address_per_minute), &clock),
+            link_polls: Keyed::new(minute(LINK_POLLS_PER_ADDRESS_PER_MINUTE), &clock),
+            connections: connections.map(|quota| RateLimiter::direct_with_clock(quota, clock.clone())),
+            clock,
+        }))
+    }
+
+    /// One message sent by the device.
+    ///
+    /// # Errors
+    /// When to come back, as for all of these.
+    pub fn send(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.sends.check(*device)
+    }
+
+    /// One change by the device other than a message: a name, a list, prekeys, a conversation, a ticket.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn change(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.changes.check(*device)
+    }
+
+    /// One look-up of another account by the device.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn lookup(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.lookups.check(*device)
+    }
+
+    /// One account named in a claim by the device.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn claim(&self, claimer: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.claims_by_claimer.check(*claimer)
+    }
+
+    /// One one-time prekey of the device given away, whoever claims.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn claim_of(&self, target: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.claims_of_target.check(*target)
+    }
+
+    /// One attempt to sign in.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn sign_in(&self, address: IpAddr) -> Result<(), RetryAfterMs> {
+        self.0.sign_ins.check(Network::of(address))
+    }
+
+    /// One account registered or link begun.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn register(&self, address: IpAddr) -> Result<(), RetryAfterMs> {
+        self.0.registrations.check(Network::of(address))
+    }
+
+    /// One question whether a link was answered.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn poll_link(&self, address: IpAddr) -> Result<(), RetryAfterMs> {
+        self.0.link_polls.check(Network::of(address))
+    }
+
+    /// One connection accepted, from anywhere.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn connect(&self) -> Result<(), RetryAfterMs> {
+        let Some(connections) = &self.0.connections else { return Ok(()) };
+        connections.check().map_err(|early| retry_after_ms(&early, &self.0.clock))
+    }
+}
+
+/// Who counts as one address: a customer of IPv6 has a whole /64 to write from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Network(IpAddr);
+
+impl Network {
+    fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(v4) => IpAddr::V4(v4),
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        })
+    }
+}
+
+/// One table, or none where the rate is 0.
+struct Keyed<K: Hash + Eq + Clone> {
+    limiter: Option<Limiter<K, DashMapStateStore<K>>>,
+    checks: AtomicU64,
+    full: AtomicBool,
+    clock: Clock,
+}
+
+impl<K: Hash + Eq + Clone> Keyed<K> {
+    fn new(quota: Option<Quota>, clock: &Clock) -> Self {
+        let limiter = quota.map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()));
+        Self { limiter, checks: AtomicU64::new(0), full: AtomicBool::new(false), clock: clock.clone() }
+    }
+
+    fn check(&self, key: K) -> Result<(), RetryAfterMs> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        // Between two sweeps at most CHECKS_PER_SWEEP keys can be new, so the table never outgrows both together.
+        if self.checks.fetch_add(1, Ordering::Relaxed) % CHECKS_PER_SWEEP == CHECKS_PER_SWEEP - 1 {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
+            self.full.store(limiter.len() >= MAX_KEYS, Ordering::Relaxed);
+        }
+        if self.full.load(Ordering::Relaxed) {
+            return Err(FULL_RETRY_MS);
+        }
+        limiter.check_key(&key).map_err(|early| retry_after_ms(&early, &self.clock))
+    }
+}
+
+fn retry_after_ms(early: &NotUntil<Nanos>, clock: &Clock) -> RetryAfterMs {
+    // Rounded up, so that whoever comes back then is not early again.
+    u32::try_from(early.wait_time_from(clock.now()).as_millis()).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn limits(change: impl FnOnce(&mut config::Limits)) -> (Limits, Clock) {
+        let clock = Clock::manual(1_000_000);
+        let mut rates = config::Limits::default();
+        change(&mut rates);
+        (Limits::new(&rates, clock.clone()), clock)
+    }
+
+    #[test]
+    fn a_burst_passes_and_the_wait_named_is_enough() {
+        let (limits, clock) = limits(|rates| (rates.sends_per_device_per_second, rates.sends_burst) = (2, 3));
+        let device = DeviceId::new([1; 16]);
+        for _ in 0..3 {
+            assert_eq!(limits.send(&device), Ok(()));
+        }
+        let wait = limits.send(&device).expect_err("the burst is spent");
+        assert_eq!(limits.send(&DeviceId::new([2; 16])), Ok(()), "another device is not held up");
+        clock.advance(Duration::from_millis(wait.into()));
+        assert_eq!(limits.send(&device), Ok(()));
+    }
+
+    #[test]
+    fn zero_means_no_limit() {
+        let (limits, _) = limits(|rates| rates.sign_ins_per_address_per_minute = 0);
+        assert!((0..10_000).all(|_| limits.sign_in(IpAddr::from([127, 0, 0, 1])).is_ok()));
+    }
+
+    #[test]
+    fn one_ipv6_network_is_one_address() {
+        let (limits, _) = limits(|rates| rates.sign_ins_per_address_per_minute = 1);
+        assert!(limits.sign_in("2001:db8::1".parse().expect("an address")).is_ok());
+        assert!(limits.sign_in("2001:db8::ffff".parse().expect("an address")).is_err());
+        assert!(limits.sign_in("2001:db8:0:1::1".parse().expect("an address")).is_ok());
+    }
+
+    #[test]
+    fn a_flood_of_keys_does_not_grow_the_table_without_bound() {
+        let keyed = Keyed::new(NonZeroU32::new(1).map(Quota::per_minute), &Clock::manual(0));
+        for key in 0..MAX_KEYS + 20_000 {
+            let _ = keyed.check(key);
+        }
+        let bound = MAX_KEYS + CHECKS_PER_SWEEP as usize;
+        assert!(keyed.limiter.as_ref().is_some_and(|limiter| limiter.len() <= bound));
+        assert_eq!(keyed.check(usize::MAX), Err(FULL_RETRY_MS));
+    }
+}

@@ -1,1 +1,185 @@
-//! Being written.
+//! What the node knows and its database does not: one random secret in a file of its own, and the keys derived from it.
+//!
+//! A copy of the database alone therefore can't be used to guess passwords (pepper), to find a message's sender by its
+//! `client_message_id` (idempotency key) or to read stored answers (answer key). Nothing here opens message content.
+//! Losing the file makes every password and every stored answer useless, so it belongs into the same backup plan, in another place.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use hkdf::Hkdf;
+use martlet_protocol::id::{from_base64, to_base64};
+use rand::CryptoRng;
+use sha2::Sha256;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// Name of the file in the data directory.
+pub const FILE_NAME: &str = "node.secret";
+
+const SECRET_LEN: usize = 32;
+
+/// Why the secret could not be had. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretsError {
+    /// The file could not be read or made.
+    #[error("{path}: {source}; the node must be able to read and write its data directory")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file is there but does not hold a secret.
+    #[error("{path} does not hold a node secret (one line of base64, {SECRET_LEN} bytes); restore it from a backup")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Other users of the machine could read it.
+    #[error("{path} can be read by other users of this machine; run: chmod 600 {path}")]
+    TooOpen {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+/// Keys derived from the node's secret. No `Debug`, wiped when dropped.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct Secrets {
+    pepper: [u8; SECRET_LEN],
+    idempotency_key: [u8; SECRET_LEN],
+    answer_key: [u8; SECRET_LEN],
+}
+
+impl Secrets {
+    /// Reads `node.secret` of the data directory, or makes it at the first start.
+    ///
+    /// # Errors
+    /// [`SecretsError`] if the file can't be read or written, is not a secret, or lies open to others.
+    pub fn load_or_create(data_dir: &Path, rng: &mut impl CryptoRng) -> Result<Self, SecretsError> {
+        let path = data_dir.join(FILE_NAME);
+        let in_path = |source| SecretsError::Io { path: path.clone(), source };
+        let secret = match fs::read_to_string(&path) {
+            Ok(text) => {
+                refuse_open_file(&path)?;
+                parse(&Zeroizing::new(text)).ok_or_else(|| SecretsError::Unreadable { path: path.clone() })?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut secret = Zeroizing::new([0; SECRET_LEN]);
+                rng.fill_bytes(secret.as_mut_slice());
+                fs::create_dir_all(data_dir).map_err(in_path)?;
+                write_new(data_dir, &path, &secret).map_err(in_path)?;
+                secret
+            }
+            Err(error) => return Err(in_path(error)),
+        };
+        Ok(Self::derive(&secret))
+    }
+
+    /// From a secret that is at hand.
+    #[must_use]
+    pub fn derive(secret: &[u8; SECRET_LEN]) -> Self {
+        let hkdf = Hkdf::<Sha256>::new(None, secret);
+        let key = |info: &str| {
+            let mut key = [0; SECRET_LEN];
+            // Only a length over 255 blocks is refused, and this is one.
+            if hkdf.expand(info.as_bytes(), &mut key).is_err() {
+                unreachable!("one block of HKDF output is never too long");
+            }
+            key
+        };
+        Self {
+            pepper: key("martlet/v1/password pepper\0"),
+            idempotency_key: key("martlet/v1/idempotency key\0"),
+            answer_key: key("martlet/v1/answer key\0"),
+        }
+    }
+
+    /// Mixed into every password hash.
+    #[must_use]
+    pub fn pepper(&self) -> &[u8; SECRET_LEN] {
+        &self.pepper
+    }
+
+    /// MACs device and `client_message_id` into the idempotency row's key.
+    #[must_use]
+    pub fn idempotency_key(&self) -> &[u8; SECRET_LEN] {
+        &self.idempotency_key
+    }
+
+    /// Seals the answer that a retried send gets.
+    #[must_use]
+    pub fn answer_key(&self) -> &[u8; SECRET_LEN] {
+        &self.answer_key
+    }
+}
+
+fn parse(text: &str) -> Option<Zeroizing<[u8; SECRET_LEN]>> {
+    let bytes = Zeroizing::new(from_base64(text.trim()).ok()?);
+    Some(Zeroizing::new(bytes.as_slice().try_into().ok()?))
+}
+
+/// Durable before it is used: a secret lost with the power would take every password with it.
+fn write_new(data_dir: &Path, path: &Path, secret: &[u8; SECRET_LEN]) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let line = Zeroizing::new(format!("{}\n", to_base64(secret)));
+    let mut file = options.open(path)?;
+    file.write_all(line.as_bytes())?;
+    file.sync_all()?;
+    fs::File::open(data_dir)?.sync_all()
+}
+
+#[cfg(unix)]
+fn refuse_open_file(path: &Path) -> Result<(), SecretsError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let meta = fs::metadata(path).map_err(|source| SecretsError::Io { path: path.to_owned(), source })?;
+    if meta.permissions().mode() & 0o077 == 0 { Ok(()) } else { Err(SecretsError::TooOpen { path: path.to_owned() }) }
+}
+
+#[cfg(not(unix))]
+fn refuse_open_file(_path: &Path) -> Result<(), SecretsError> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secret_is_made_once_and_read_back() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let first = Secrets::load_or_create(dir.path(), &mut crate::clock::rng()).expect("made");
+        let second = Secrets::load_or_create(dir.path(), &mut crate::clock::rng()).expect("read");
+        assert_eq!(first.pepper(), second.pepper());
+        assert_ne!(first.pepper(), first.idempotency_key());
+        assert_ne!(first.idempotency_key(), first.answer_key());
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_not_replaced() {
+        let dir = tempfile::tempdir().expect("a folder");
+        Secrets::load_or_create(dir.path(), &mut crate::clock::rng()).expect("made");
+        fs::write(dir.path().join(FILE_NAME), "not a secret").expect("written");
+        let refused = Secrets::load_or_create(dir.path(), &mut crate::clock::rng());
+        assert!(matches!(refused, Err(SecretsError::Unreadable { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a folder");
+        Secrets::load_or_create(dir.path(), &mut crate::clock::rng()).expect("made");
+        let path = dir.path().join(FILE_NAME);
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("opened");
+        let refused = Secrets::load_or_create(dir.path(), &mut crate::clock::rng());
+        assert!(matches!(refused, Err(SecretsError::TooOpen { .. })));
+    }
+}

@@ -1,0 +1,117 @@
+//! Links after the first: add, remove, leave, give a role. Clients check the signatures; the node checks them too, and the roles.
+
+use martlet_protocol::{
+    chain::members::{Member, MembershipChain, MembershipChange, MembershipError, MembershipLink},
+    id::{AccountId, ConversationId},
+    rest::SignedMembershipLink,
+};
+use martlet_storage::{
+    AccountKey, Conn, StorageError, accounts,
+    conversations::{self, AppendLink, ConversationRow, MemberChange, MemberRow, NewMember},
+};
+
+use super::{ConversationError, Conversations, find, kind, role, signer::Named};
+use crate::accounts::DeviceIdentity;
+
+impl Conversations {
+    /// Appends a link to the membership chain. The head again changes nothing.
+    ///
+    /// # Errors
+    /// [`ConversationError::LinkConflict`] if it does not extend the head, [`ConversationError::Link`] if it breaks a rule,
+    /// [`ConversationError::Forbidden`] if the signer's role does not allow it.
+    pub async fn change_membership(
+        &self,
+        identity: &DeviceIdentity,
+        conversation_id: ConversationId,
+        signed: SignedMembershipLink,
+    ) -> Result<(), ConversationError> {
+        let (allowed, now_s) = (self.0.config.conversations.max_members_group, self.0.clock.now_s());
+        let identity = *identity;
+        // Read, checked and appended in one transaction: two changes at once can't both extend one head.
+        let change = move |conn: &mut Conn| change(conn, &identity, &conversation_id, &signed, allowed, now_s);
+        self.0.db.write(change).await?;
+        self.0.streams.control_changed();
+        Ok(())
+    }
+}
+
+fn change(
+    conn: &mut Conn,
+    identity: &DeviceIdentity,
+    conversation_id: &ConversationId,
+    signed: &SignedMembershipLink,
+    max_members: usize,
+    now_s: u64,
+) -> Result<(), ConversationError> {
+    let row = find(conn, conversation_id, identity.account_key)?;
+    let hash = martlet_protocol::id::Hash::of(&signed.link.0);
+    if hash == row.head_hash {
+        return Ok(());
+    }
+    let rows = conversations::members(conn, row.conversation_key)?;
+    let head = head_chain(&row, &rows)?;
+    let named = Named::read(conn, signed, identity)?;
+    let next = match head.extend(signed, |signer| named.resolve(signer)) {
+        Ok(next) => next,
+        Err(MembershipError::Shorter | MembershipError::WrongNumber { .. } | MembershipError::OtherBranch) => {
+            return Err(conflict(conn, &row, &named.link)?);
+        }
+        Err(error) => return Err(ConversationError::Link(error)),
+    };
+    if next.members.len() > max_members && next.members.len() > head.members.len() {
+        return Err(ConversationError::TooManyMembers { allowed: max_members });
+    }
+    let changes = named.link.changes.iter().map(|change| stored(conn, change, &rows));
+    let changes = changes.collect::<Result<Vec<_>, _>>()?;
+    let append = AppendLink {
+        conversation_key: row.conversation_key,
+        expected_m: row.m,
+        link: signed,
+        hash,
+        changes: &changes,
+        now_s,
+    };
+    Ok(conversations::append_link(conn, &append)?)
+}
+
+/// The membership's head, as the node verified it when it was appended.
+fn head_chain(row: &ConversationRow, rows: &[MemberRow]) -> Result<MembershipChain, StorageError> {
+    let members = rows
+        .iter()
+        .map(|row| Ok(Member { account_id: row.account_id, fingerprint: row.fingerprint, role: role(row.role)? }))
+        .collect::<Result<Vec<_>, StorageError>>()?;
+    Ok(MembershipChain::trusted(row.conversation_id, kind(row.kind)?, row.m, row.head_hash, members))
+}
+
+/// The links after the one that the refused link meant to extend; at least the head, so that another branch is seen for what it is.
+fn conflict(
+    conn: &mut Conn,
+    row: &ConversationRow,
+    link: &MembershipLink,
+) -> Result<ConversationError, ConversationError> {
+    let after = link.m().saturating_sub(1).min(row.m.saturating_sub(1));
+    Ok(ConversationError::LinkConflict(conversations::links_after(conn, row.conversation_key, after)?))
+}
+
+/// The change in terms of rows.
+fn stored(conn: &mut Conn, change: &MembershipChange, rows: &[MemberRow]) -> Result<MemberChange, ConversationError> {
+    let member_key = |account_id: &AccountId| -> Result<AccountKey, StorageError> {
+        let row = rows.iter().find(|row| row.account_id == *account_id);
+        row.map(|row| row.account_key).ok_or(StorageError::Inconsistent("a verified change names no member"))
+    };
+    Ok(match change {
+        MembershipChange::Add(member) => {
+            let account = accounts::by_id(conn, &member.account_id)?;
+            let account = account.filter(|row| row.fingerprint == member.fingerprint);
+            let account =
+                account.ok_or(ConversationError::LinkUnfit("it names an account that this node does not have"))?;
+            MemberChange::Add(NewMember {
+                account_key: account.account_key,
+                fingerprint: member.fingerprint,
+                role: member.role.into(),
+            })
+        }
+        MembershipChange::Remove { account_id, .. } => MemberChange::Remove(member_key(account_id)?),
+        MembershipChange::SetRole(member) => MemberChange::SetRole(member_key(&member.account_id)?, member.role.into()),
+    })
+}

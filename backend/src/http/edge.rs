@@ -1,0 +1,108 @@
+//! What happens around every request: an id, one line in the log, problem details that carry the id, and headers that keep answers out
+//! of caches.
+//!
+//! The log line has the route's pattern, never its ids, and no address.
+
+use actix_web::{
+    Error, HttpMessage as _, HttpRequest, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::header::{self, HeaderName, HeaderValue},
+    middleware::Next,
+    web::Data,
+};
+use martlet_protocol::{id::to_base64, problem::Code};
+use rand::Rng as _;
+
+use super::ApiError;
+use crate::services::Services;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_BYTES: usize = 9;
+
+/// Drawn anew for every request: one that a client brings would let it write into the log.
+#[derive(Clone)]
+struct RequestId(String);
+
+impl RequestId {
+    fn draw() -> Self {
+        let mut bytes = [0; REQUEST_ID_BYTES];
+        crate::clock::rng().fill_bytes(&mut bytes);
+        Self(to_base64(&bytes))
+    }
+}
+
+/// Wraps every route.
+pub(super) async fn edge<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let id = RequestId::draw();
+    let clock = request.app_data::<Data<Services>>().map(|services| services.clock.clone());
+    let began = clock.as_ref().map(crate::clock::Clock::elapsed);
+    let kept = request.request().clone();
+    request.extensions_mut().insert(id.clone());
+    let response = match next.call(request).await {
+        Ok(response) => finish(response, &id),
+        Err(error) => {
+            let error = api_error(&error);
+            log_cause(&error, &id);
+            ServiceResponse::new(kept, error.response(&id.0))
+        }
+    };
+    let response = with_headers(response, &id);
+    let took = clock.zip(began).map(|(clock, began)| clock.elapsed().saturating_sub(began));
+    log_access(response.request(), response.response(), &id, took.unwrap_or_default());
+    Ok(response)
+}
+
+/// Answers of handlers pass as they are, refusals are written again with the request's id.
+fn finish<B: MessageBody + 'static>(response: ServiceResponse<B>, id: &RequestId) -> ServiceResponse<BoxBody> {
+    let Some(error) = response.response().error() else { return response.map_into_boxed_body() };
+    let refused = match error.as_error::<ApiError>() {
+        Some(error) => {
+            log_cause(error, id);
+            error.response(&id.0)
+        }
+        None => api_error(error).response(&id.0),
+    };
+    response.into_response(refused)
+}
+
+/// An error of the framework itself. None of our own routes make one; a client sees its status as the nearest code.
+fn api_error(error: &Error) -> ApiError {
+    match error.as_response_error().status_code().as_u16() {
+        404 => ApiError::new(Code::NotFound, ""),
+        405 => ApiError::new(Code::MethodNotAllowed, ""),
+        413 => ApiError::new(Code::TooLarge, ""),
+        400..=499 => ApiError::new(Code::Malformed, ""),
+        _ => ApiError::internal(error),
+    }
+}
+
+fn with_headers(mut response: ServiceResponse<BoxBody>, id: &RequestId) -> ServiceResponse<BoxBody> {
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id.0) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn log_cause(error: &ApiError, id: &RequestId) {
+    if let Some(cause) = error.cause() {
+        tracing::error!(request_id = id.0, cause, "request failed");
+    }
+}
+
+fn log_access(request: &HttpRequest, response: &HttpResponse, id: &RequestId, took: std::time::Duration) {
+    tracing::info!(
+        request_id = id.0,
+        method = request.method().as_str(),
+        route = request.match_pattern().as_deref().unwrap_or("none"),
+        status = response.status().as_u16(),
+        took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        "request"
+    );
+}

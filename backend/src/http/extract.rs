@@ -1,0 +1,108 @@
+//! What handlers take from a request: who asks, from where, and bodies within their limits.
+
+use std::{
+    future::{Future, Ready, ready},
+    net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+};
+
+use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web::Data};
+use martlet_protocol::problem::Code;
+use zeroize::Zeroizing;
+
+use super::ApiError;
+use crate::{accounts::DeviceIdentity, services::Services};
+
+/// The device that a valid token speaks for.
+pub(super) struct Caller {
+    pub(super) identity: DeviceIdentity,
+    /// As it was presented, for rotating and ending it.
+    pub(super) token: Zeroizing<String>,
+}
+
+impl Caller {
+    /// Counts one change other than a message.
+    pub(super) fn changes(&self, services: &Services) -> Result<(), ApiError> {
+        services.limits.change(&self.identity.device_id).map_err(ApiError::rate_limited)
+    }
+
+    /// Counts one look at somebody else.
+    pub(super) fn looks_up(&self, services: &Services) -> Result<(), ApiError> {
+        services.limits.lookup(&self.identity.device_id).map_err(ApiError::rate_limited)
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let services = services(request);
+        let token = bearer(request).map(Zeroizing::new);
+        Box::pin(async move {
+            let missing = || ApiError::new(Code::Unauthenticated, "Authorization: Bearer … is missing");
+            let token = token.ok_or_else(missing)?;
+            let identity = services?.accounts.authenticate(&token).await?;
+            Ok(Self { identity, token })
+        })
+    }
+}
+
+/// The token of `Authorization: Bearer …`.
+fn bearer(request: &HttpRequest) -> Option<String> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+}
+
+/// The address that rates are counted by.
+pub(super) struct Peer(pub(super) IpAddr);
+
+impl FromRequest for Peer {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(services(request).map(|services| {
+            let socket = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+            let forwarded = services.config.limits.trust_forwarded_for.then(|| forwarded_for(request)).flatten();
+            Self(forwarded.unwrap_or(socket))
+        }))
+    }
+}
+
+/// The last entry is the one that our own proxy added; those before it are the client's words.
+fn forwarded_for(request: &HttpRequest) -> Option<IpAddr> {
+    let last = request.headers().get_all("x-forwarded-for").next_back()?.to_str().ok()?;
+    last.rsplit(',').next()?.trim().parse().ok()
+}
+
+fn services(request: &HttpRequest) -> Result<Data<Services>, ApiError> {
+    request.app_data::<Data<Services>>().cloned().ok_or_else(|| ApiError::internal("routes without services"))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn the_scheme_is_read_in_any_case() {
+        let token =
+            |value: &str| bearer(&TestRequest::default().insert_header(("authorization", value)).to_http_request());
+        assert_eq!(token("Bearer mt_x").as_deref(), Some("mt_x"));
+        assert_eq!(token("bearer mt_x").as_deref(), Some("mt_x"));
+        assert_eq!(token("Basic mt_x"), None);
+        assert_eq!(token("mt_x"), None);
+    }
+
+    #[test]
+    fn only_the_proxys_own_entry_counts() {
+        let request =
+            TestRequest::default().insert_header(("x-forwarded-for", "10.9.9.9, 192.0.2.7")).to_http_request();
+        assert_eq!(forwarded_for(&request), Some(IpAddr::from([192, 0, 2, 7])));
+        let request = TestRequest::default().insert_header(("x-forwarded-for", "nonsense")).to_http_request();
+        assert_eq!(forwarded_for(&request), None);
+    }
+}
