@@ -69,6 +69,7 @@ pub const MODULES: &[Module] = &[
 const ABSENT: &[(&str, &[&str], &str)] = &[
     ("protocol/src/", &["tokio", "std::fs", "std::net", "std::process"], "protocol does no I/O"),
     ("backend/src/", &["diesel"], "queries live under storage/src/db"),
+    ("backend/src/", &["env::var("], "settings come through config, where they are documented, checked and shown"),
     (
         "backend/src/subscribers/",
         &["actix_web", "actix_http"],
