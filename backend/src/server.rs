@@ -1,8 +1,47 @@
 //! Puts the node together: opens the store, builds the services, listens, and stops in order.
+//!
+//! Two listeners: the public one serves devices (REST, and the sockets on the same connections' upgrade path), the internal one serves
+//! the operator. Nothing is decided here about requests, and nothing imports this module but the program and tests.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::{clock::Clock, config::Config};
+use actix_http::HttpService;
+use actix_server::{Server, ServerHandle};
+use actix_service::map_config;
+use actix_web::{App, HttpResponse, HttpServer, dev::AppConfig, http::StatusCode, web};
+use martlet_storage::{Db, DbConfig, Durability, StorageError};
+use rand::Rng as _;
+use tokio::task::{self, JoinHandle};
+
+use crate::{
+    accounts::{self, AccountError, Accounts},
+    clock::{self, Clock},
+    config::{self, Config},
+    conversations::Conversations,
+    health::Health,
+    http,
+    limits::Limits,
+    messages::{self, Messages},
+    secrets::{Secrets, SecretsError},
+    services::Services,
+    streams::Streams,
+    subscribers::MAX_WORKERS,
+    transport::{Sockets, UpgradeFactory},
+};
+
+/// The store's file in the data directory.
+const DATABASE_FILE: &str = "martlet.db";
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 8192;
+/// How long a client may take over the head of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long requests under way may take when the node stops, in whole seconds.
+const REQUEST_SHUTDOWN_S: u64 = 5;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +58,13 @@ pub enum StartError {
     },
     /// The store could not be opened.
     #[error("can't open the store: {0}")]
-    Store(#[from] martlet_storage::StorageError),
+    Store(#[from] StorageError),
+    /// The node's secret could not be read or made.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    /// The password hash's cost is not possible.
+    #[error(transparent)]
+    Accounts(#[from] AccountError),
     /// Anything else of the operating system.
     #[error("can't start: {0}")]
     Io(#[from] io::Error),
@@ -34,6 +79,16 @@ pub struct RunningNode {
     pub public: SocketAddr,
     /// Where the operator looks.
     pub internal: SocketAddr,
+    services: Arc<Services>,
+    sockets: Arc<Sockets>,
+    db: Db,
+    listeners: [Listener; 2],
+}
+
+/// A listener that serves.
+struct Listener {
+    handle: ServerHandle,
+    task: JoinHandle<io::Result<()>>,
 }
 
 impl Node {
@@ -41,12 +96,192 @@ impl Node {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running.
-    pub async fn start(_config: Config, _clock: Clock) -> Result<RunningNode, StartError> {
-        Err(StartError::Io(io::Error::other("being written")))
+    pub async fn start(config: Config, clock: Clock) -> Result<RunningNode, StartError> {
+        let config = Arc::new(config);
+        // Listened on first: a port that is taken is the likeliest mistake, and what is found out now needs no undoing.
+        let public = listen("listen", config.server.listen)?;
+        let internal = listen("internal_listen", config.server.internal_listen)?;
+        let (public_address, internal_address) = (public.local_addr()?, internal.local_addr()?);
+
+        let secrets = Secrets::load_or_create(&config.storage.data_dir, &mut clock::rng())?;
+        let db = open_store(&config).await?;
+        let services = build(config, clock, db.clone(), secrets).await?;
+        let sockets = Sockets::new();
+        let listeners = match serve(&services, &sockets, public, internal) {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                stop_services(&services, &db).await;
+                return Err(error);
+            }
+        };
+        Ok(RunningNode { public: public_address, internal: internal_address, services, sockets, db, listeners })
     }
 }
 
 impl RunningNode {
-    /// Stops in order: no new sockets, clients told when to come back, acks flushed, commits finished, store closed.
-    pub async fn stop(self) {}
+    /// What the node is made of, for tests that look inside.
+    #[must_use]
+    pub fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// How many sockets are open.
+    #[must_use]
+    pub fn open_sockets(&self) -> usize {
+        self.sockets.open()
+    }
+
+    /// Stops in order: no new connections, clients told when to come back, their sends answered, requests finished, commits done, acks
+    /// written, store closed.
+    pub async fn stop(self) {
+        self.services.health.drain();
+        let [public, internal] = self.listeners;
+        public.handle.pause().await;
+        self.sockets.drain(&self.services, self.services.config.server.drain_window).await;
+        public.stop().await;
+        stop_services(&self.services, &self.db).await;
+        internal.stop().await;
+    }
+}
+
+impl Listener {
+    fn run(server: Server) -> Self {
+        Self { handle: server.handle(), task: tokio::spawn(server) }
+    }
+
+    async fn stop(self) {
+        self.handle.stop(true).await;
+        match self.task.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "a listener did not end well"),
+            Err(error) => tracing::error!(%error, "a listener failed"),
+        }
+    }
+}
+
+fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let source = match TcpListener::bind(address) {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    Err(StartError::Listen { key, address, source })
+}
+
+async fn open_store(config: &Config) -> Result<Db, StartError> {
+    let storage = &config.storage;
+    let durability = match storage.durability {
+        config::Durability::Full => Durability::Full,
+        config::Durability::Normal => Durability::Normal,
+    };
+    let path = storage.data_dir.join(DATABASE_FILE);
+    let db = DbConfig { path, durability, read_connections: storage.read_connections, wait: storage.wait };
+    // Migrations may take their time.
+    let opened = task::spawn_blocking(move || Db::open(&db)).await;
+    Ok(opened.map_err(io::Error::other)??)
+}
+
+/// Every part, bottom up, and who hears of what the control stream says; then the streams begin to flow.
+async fn build(config: Arc<Config>, clock: Clock, db: Db, secrets: Secrets) -> Result<Arc<Services>, StartError> {
+    let limits = Limits::new(&config.limits, clock.clone());
+    let streams = Streams::new(db.clone(), config.clone(), clock.clone());
+    let accounts = Accounts::new(accounts::Parts {
+        config: config.clone(),
+        clock: clock.clone(),
+        secrets: &secrets,
+        limits: limits.clone(),
+        db: db.clone(),
+        streams: streams.clone(),
+    })?;
+    let mut seed = [0; 32];
+    clock::rng().fill_bytes(&mut seed);
+    let messages = Messages::start(messages::Parts {
+        config: config.clone(),
+        clock: clock.clone(),
+        secrets: Arc::new(secrets),
+        limits: limits.clone(),
+        db: db.clone(),
+        accounts: accounts.clone(),
+        streams: streams.clone(),
+        seed,
+    })?;
+    let conversations = Conversations::new(config.clone(), clock.clone(), db, streams.clone());
+
+    let heard = (accounts.clone(), messages.clone());
+    streams.on_control(Box::new(move |entry| {
+        heard.0.on_control(entry);
+        heard.1.on_control(entry);
+    }));
+    let forgetful = accounts.clone();
+    streams.on_control_lost(Box::new(move || forgetful.forget_all()));
+    if let Err(error) = streams.start().await {
+        stop_messages(&messages).await;
+        return Err(error.into());
+    }
+    let health = Health::new();
+    Ok(Arc::new(Services { config, clock, accounts, conversations, messages, streams, limits, health }))
+}
+
+fn serve(
+    services: &Arc<Services>,
+    sockets: &Arc<Sockets>,
+    public: TcpListener,
+    internal: TcpListener,
+) -> Result<[Listener; 2], StartError> {
+    let public = public_server(services.clone(), sockets.clone(), public)?;
+    let health = services.health.clone();
+    let internal = HttpServer::new(move || {
+        App::new().app_data(web::Data::new(health.clone())).route("/health", web::get().to(health_details))
+    })
+    .workers(1)
+    .disable_signals()
+    .shutdown_timeout(REQUEST_SHUTDOWN_S)
+    .listen(internal)?;
+    Ok([Listener::run(public), Listener::run(internal.run())])
+}
+
+/// REST on plain actix-web; requests with an `Upgrade` header leave it before it has seen them (see [`crate::transport`]).
+fn public_server(services: Arc<Services>, sockets: Arc<Sockets>, listener: TcpListener) -> io::Result<Server> {
+    let workers = match services.config.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, Into::into),
+        workers => workers,
+    };
+    let max_connections = services.config.server.max_connections;
+    let server = Server::build()
+        .workers(workers.min(MAX_WORKERS))
+        .max_concurrent_connections(max_connections.div_ceil(workers))
+        .backlog(BACKLOG)
+        .disable_signals()
+        .shutdown_timeout(REQUEST_SHUTDOWN_S);
+    let server = server.listen("public", listener, move || {
+        let app = App::new().configure(http::configure(&services));
+        HttpService::build()
+            .client_request_timeout(REQUEST_TIMEOUT)
+            .upgrade(UpgradeFactory::new(services.clone(), sockets.clone()))
+            .h1(map_config(app, |_| AppConfig::default()))
+            .tcp()
+    })?;
+    Ok(server.run())
+}
+
+/// Details are for the operator, so they are on the internal listener only.
+async fn health_details(health: web::Data<Health>) -> HttpResponse {
+    let report = health.report();
+    let status = StatusCode::from_u16(report.status.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    HttpResponse::build(status).json(report)
+}
+
+async fn stop_services(services: &Services, db: &Db) {
+    stop_messages(&services.messages).await;
+    services.streams.stop().await;
+    if let Err(error) = db.checkpoint_on_close().await {
+        tracing::warn!(%error, "the store was not checkpointed; the next start does it");
+    }
+}
+
+/// Joins the commit thread, which finishes its queue first.
+async fn stop_messages(messages: &Messages) {
+    let messages = messages.clone();
+    if let Err(error) = task::spawn_blocking(move || messages.stop()).await {
+        tracing::error!(%error, "the commit thread failed");
+    }
 }

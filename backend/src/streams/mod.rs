@@ -1,12 +1,33 @@
 //! What is delivered, and what every node must hear of.
+//!
+//! [`Streams::publish`] takes committed entries to the [`crate::relay`] and so to the subscribers; `mailboxes` reads what they missed;
+//! `acks` writes what they have; `control` follows the control stream, and `gate` keeps a node that could not follow it from pushing.
+//! `tasks` are the loops behind all that.
+//!
+//! It does not know what is in an entry, who sent it, or how a socket works.
+
+mod acks;
+mod control;
+mod gate;
+mod mailboxes;
+mod tasks;
 
 use std::sync::Arc;
 
-use martlet_protocol::wire;
-use martlet_storage::{Db, DeviceKey};
+use martlet_protocol::{problem::close, wire};
+use martlet_storage::{Db, DeviceKey, StorageError, mailbox::MailboxState};
+use parking_lot::{Mutex, RwLock};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 
 pub use crate::subscribers::{LiveEntry, LiveItem};
-use crate::{clock::Clock, config::Config};
+use crate::{clock::Clock, config::Config, relay::Relay, subscribers::Subscribers};
+use acks::Acks;
+use gate::{Gate, Moment};
+pub use mailboxes::MailboxRange;
+use mailboxes::Mailboxes;
 
 /// One entry for one device, as the commit thread hands it over.
 #[derive(Debug, Clone)]
@@ -17,8 +38,11 @@ pub struct Published {
     pub entry: Arc<LiveEntry>,
 }
 
-/// Hears every control entry, in order, on a task of the node. Must not block.
+/// Hears every control entry, in order, on a task of the node; may hear one twice. Must not block.
 pub type ControlCallback = Box<dyn Fn(&wire::ControlEntry) + Send + Sync>;
+
+/// Hears that control entries were missed: whatever is cached must be forgotten. Must not block.
+pub type LostCallback = Box<dyn Fn() + Send + Sync>;
 
 /// The streams of this node. Cheap to clone.
 #[derive(Clone)]
@@ -28,30 +52,142 @@ struct Inner {
     db: Db,
     config: Arc<Config>,
     clock: Clock,
+    relay: Relay,
+    subscribers: Arc<Subscribers>,
+    mailboxes: Mailboxes,
+    acks: Acks,
+    gate: Gate,
+    callbacks: RwLock<Vec<ControlCallback>>,
+    lost_callbacks: RwLock<Vec<LostCallback>>,
+    control_changed: Notify,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Streams {
     /// Starts nothing yet: see [`Self::start`].
     #[must_use]
     pub fn new(db: Db, config: Arc<Config>, clock: Clock) -> Self {
-        Self(Arc::new(Inner { db, config, clock }))
+        let subscribers = Arc::new(Subscribers::new());
+        Self(Arc::new(Inner {
+            relay: Relay::InProcess(subscribers.clone()),
+            mailboxes: Mailboxes::new(db.clone(), clock.clone(), config.storage.read_connections),
+            db,
+            config,
+            clock,
+            subscribers,
+            acks: Acks::default(),
+            gate: Gate::default(),
+            callbacks: RwLock::default(),
+            lost_callbacks: RwLock::default(),
+            control_changed: Notify::new(),
+            stop: watch::channel(false).0,
+            tasks: Mutex::default(),
+        }))
     }
 
-    /// Starts the background tasks on the current tokio runtime, after all callbacks are registered.
-    pub fn start(&self) {}
+    /// Begins to follow the control stream and starts the background tasks on the current tokio runtime. Only after all callbacks are
+    /// registered and before anything is served: what changes from here on is heard of.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the control stream can't be read.
+    pub async fn start(&self) -> Result<(), StorageError> {
+        let head = self.0.control_head().await?;
+        let stop = self.0.stop.subscribe();
+        let mut tasks = self.0.tasks.lock();
+        tasks.push(tokio::spawn(tasks::follow_control(self.0.clone(), head, stop.clone())));
+        tasks.push(tokio::spawn(tasks::write_acks(self.0.clone(), stop.clone())));
+        tasks.push(tokio::spawn(tasks::sweep(self.0.clone(), stop)));
+        Ok(())
+    }
 
     /// Hands over what was committed, in commit order. Never blocks; what can't be handed over is read from the store later.
-    pub fn publish(&self, _entries: Vec<Published>) {}
+    pub fn publish(&self, entries: Vec<Published>) {
+        self.0.relay.publish(entries.into_iter().map(|published| published.entry));
+    }
 
     /// Registers a callback for control entries. Only before [`Self::start`].
-    pub fn on_control(&self, _callback: ControlCallback) {}
+    pub fn on_control(&self, callback: ControlCallback) {
+        self.0.callbacks.write().push(callback);
+    }
+
+    /// Registers a callback for a node that missed control entries. Only before [`Self::start`].
+    pub fn on_control_lost(&self, callback: LostCallback) {
+        self.0.lost_callbacks.write().push(callback);
+    }
 
     /// Something was just appended to the control stream by this node: look at once instead of within 250 ms.
-    pub fn control_changed(&self) {}
+    pub fn control_changed(&self) {
+        self.0.control_changed.notify_one();
+    }
 
     /// What the device's hello says has changed (its prekey stock, for example): send it again if the device is connected here.
-    pub fn hello_changed(&self, _device: DeviceKey) {}
+    pub fn hello_changed(&self, device_key: DeviceKey) {
+        self.0.subscribers.hello_changed(device_key);
+    }
 
-    /// Flushes acks and ends the background tasks.
-    pub async fn stop(&self) {}
+    /// The device signed out: its socket here closes. A revoked device needs no call, its control entry does the same on every node.
+    pub fn signed_out(&self, device_key: DeviceKey) {
+        self.0.subscribers.close(device_key, close::DEVICE_ENDED);
+    }
+
+    /// Who reads here.
+    #[must_use]
+    pub fn subscribers(&self) -> &Arc<Subscribers> {
+        &self.0.subscribers
+    }
+
+    /// Whether this node may push now: it has looked at the control stream within the last second.
+    #[must_use]
+    pub fn may_push(&self) -> bool {
+        self.0.gate.is_open(Moment::now(&self.0.clock))
+    }
+
+    /// The device has safely stored everything up to `seq`. Written within `mailbox.ack_flush_interval`.
+    pub fn acked(&self, device_key: DeviceKey, seq: u64) {
+        self.0.acks.add(device_key, seq);
+    }
+
+    /// Where the device's mailbox stands; `None` if it has none (any more).
+    ///
+    /// # Errors
+    /// [`StorageError`] if the store can't be read.
+    pub async fn mailbox_state(&self, device_key: DeviceKey) -> Result<Option<MailboxState>, StorageError> {
+        self.0.mailboxes.state(device_key).await
+    }
+
+    /// What follows `after_seq` in the device's mailbox, about `max_bytes` of it; `None` if it has none (any more).
+    ///
+    /// # Errors
+    /// [`StorageError`] if the store can't be read.
+    pub async fn mailbox_range(
+        &self,
+        device_key: DeviceKey,
+        after_seq: u64,
+        max_bytes: usize,
+    ) -> Result<Option<MailboxRange>, StorageError> {
+        self.0.mailboxes.range(device_key, after_seq, max_bytes).await
+    }
+
+    /// The heads of those of the mailboxes that exist, in one query.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the store can't be read.
+    pub async fn mailbox_heads(&self, devices: Vec<DeviceKey>) -> Result<Vec<(DeviceKey, u64)>, StorageError> {
+        self.0.mailboxes.heads(devices).await
+    }
+
+    /// Ends the background tasks and writes the acks that wait. After the sockets are closed.
+    pub async fn stop(&self) {
+        self.0.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *self.0.tasks.lock());
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a background task of the streams failed");
+            }
+        }
+        if let Err(error) = self.0.acks.flush(&self.0.db).await {
+            tracing::warn!(%error, "the last acks could not be written; their devices will be sent some entries again");
+        }
+    }
 }

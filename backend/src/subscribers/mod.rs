@@ -3,8 +3,16 @@
 //! [`registry`] finds a device's subscriber (one per device: the newest socket wins), [`inbox`] hands batches to a worker with one lock
 //! and one wake. Nothing here knows sockets, sub-protocols or HTTP; what a subscriber does with an item is its session's matter.
 
-use martlet_protocol::wire;
+mod inbox;
+mod registry;
+
+use std::sync::{Arc, OnceLock};
+
+use martlet_protocol::{problem::close, wire};
 use martlet_storage::DeviceKey;
+
+pub use inbox::{Inbox, Item, Letter, MAX_WAITING_BYTES, Taken};
+use registry::Registry;
 
 /// One committed entry on its way to a subscriber. Shared, because a publish may reach several inboxes.
 #[derive(Debug, Clone)]
@@ -24,4 +32,189 @@ pub enum LiveItem {
     Entry(wire::MailboxEntry),
     /// What had to be discarded.
     Gap(wire::Gap),
+}
+
+impl LiveItem {
+    /// The first and the last `seq` that this stands for.
+    #[must_use]
+    pub fn span(&self) -> (u64, u64) {
+        match self {
+            Self::Entry(entry) => (entry.seq, entry.seq),
+            Self::Gap(gap) => (gap.from_seq, gap.to_seq),
+        }
+    }
+
+    /// About how much memory it holds, in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Entry(entry) => size_of::<Self>() + entry.sealed.len() + entry.content.len(),
+            Self::Gap(_) => size_of::<Self>(),
+        }
+    }
+}
+
+/// Where a subscriber is. The generation tells it from later users of the same slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubscriberId {
+    /// Which worker thread.
+    pub worker: u16,
+    /// Which of its slots.
+    pub slot: u32,
+    /// Which use of that slot.
+    pub generation: u32,
+}
+
+/// The most worker threads a node has.
+pub const MAX_WORKERS: usize = 256;
+
+/// All subscribers of this node.
+pub struct Subscribers {
+    registry: Registry,
+    /// One per worker thread, made when that thread starts.
+    inboxes: Vec<OnceLock<Arc<Inbox>>>,
+}
+
+impl Default for Subscribers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Subscribers {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let inboxes = (0..MAX_WORKERS).map(|_| OnceLock::new()).collect();
+        Self { registry: Registry::default(), inboxes }
+    }
+
+    /// The inbox for a new worker thread, with its number; `None` if there are [`MAX_WORKERS`] already.
+    #[must_use]
+    pub fn join(&self) -> Option<(u16, Arc<Inbox>)> {
+        let inbox = Arc::new(Inbox::default());
+        let free = self.inboxes.iter().position(|place| place.set(inbox.clone()).is_ok())?;
+        Some((u16::try_from(free).ok()?, inbox))
+    }
+
+    /// The device reads here from now on. An older socket of it is told to close.
+    pub fn register(&self, device_key: DeviceKey, id: SubscriberId) {
+        if let Some(older) = self.registry.insert(device_key, id) {
+            self.tell(older, Item::Close(close::REPLACED));
+        }
+    }
+
+    /// The socket is gone. Does nothing if a newer one has taken its place.
+    pub fn unregister(&self, device_key: DeviceKey, id: SubscriberId) {
+        self.registry.remove(device_key, id);
+    }
+
+    /// How many devices read here.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.registry.count()
+    }
+
+    /// Hands entries to those of their devices that read here, in the order given: one lock and one wake per worker.
+    pub fn deliver(&self, entries: impl IntoIterator<Item = Arc<LiveEntry>>) {
+        let mut batches: Vec<(u16, Vec<Letter>)> = Vec::new();
+        for entry in entries {
+            let Some(to) = self.registry.find(entry.device_key) else { continue };
+            let letter = Letter { to, item: Item::Live(entry) };
+            match batches.iter_mut().find(|(worker, _)| *worker == to.worker) {
+                Some((_, batch)) => batch.push(letter),
+                None => batches.push((to.worker, vec![letter])),
+            }
+        }
+        for (worker, batch) in batches {
+            if let Some(inbox) = self.inbox(worker) {
+                inbox.put_all(batch);
+            }
+        }
+    }
+
+    /// Closes the device's socket, if it has one here.
+    pub fn close(&self, device_key: DeviceKey, code: u16) {
+        if let Some(to) = self.registry.find(device_key) {
+            self.tell(to, Item::Close(code));
+        }
+    }
+
+    /// Has the device's hello sent again, if it reads here.
+    pub fn hello_changed(&self, device_key: DeviceKey) {
+        if let Some(to) = self.registry.find(device_key) {
+            self.tell(to, Item::HelloChanged);
+        }
+    }
+
+    /// Closes every socket of this node.
+    pub fn close_all(&self, code: u16) {
+        for (_, to) in self.registry.all() {
+            self.tell(to, Item::Close(code));
+        }
+    }
+
+    /// Tells every worker that the node stops.
+    pub fn drain(&self) {
+        for inbox in self.inboxes.iter().filter_map(OnceLock::get) {
+            inbox.drain();
+        }
+    }
+
+    fn tell(&self, to: SubscriberId, item: Item) {
+        if let Some(inbox) = self.inbox(to.worker) {
+            inbox.put(Letter { to, item });
+        }
+    }
+
+    fn inbox(&self, worker: u16) -> Option<&Arc<Inbox>> {
+        self.inboxes.get(usize::from(worker))?.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(device: i64, seq: u64) -> Arc<LiveEntry> {
+        let gap = wire::Gap { from_seq: seq, to_seq: seq, count: 1, reason: 1 };
+        Arc::new(LiveEntry { device_key: DeviceKey(device), seq, item: LiveItem::Gap(gap) })
+    }
+
+    fn id(worker: u16, slot: u32) -> SubscriberId {
+        SubscriberId { worker, slot, generation: 1 }
+    }
+
+    #[test]
+    fn entries_reach_the_worker_of_their_device_in_order() {
+        let subscribers = Subscribers::new();
+        let (first, first_inbox) = subscribers.join().expect("free");
+        let (second, second_inbox) = subscribers.join().expect("free");
+        subscribers.register(DeviceKey(1), id(first, 0));
+        subscribers.register(DeviceKey(2), id(second, 0));
+        subscribers.deliver([entry(1, 1), entry(2, 1), entry(3, 1), entry(1, 2)]);
+        let seqs = |inbox: &Inbox| -> Vec<u64> {
+            let letters = inbox.take().letters;
+            letters.iter().map(|letter| if let Item::Live(entry) = &letter.item { entry.seq } else { 0 }).collect()
+        };
+        assert_eq!(seqs(&first_inbox), [1, 2]);
+        assert_eq!(seqs(&second_inbox), [1]);
+    }
+
+    #[test]
+    fn the_newest_socket_wins_and_the_older_one_is_told() {
+        let subscribers = Subscribers::new();
+        let (worker, inbox) = subscribers.join().expect("free");
+        subscribers.register(DeviceKey(1), id(worker, 0));
+        subscribers.register(DeviceKey(1), id(worker, 1));
+        let letters = inbox.take().letters;
+        assert_eq!(letters.len(), 1);
+        assert_eq!(letters[0].to, id(worker, 0));
+        assert!(matches!(letters[0].item, Item::Close(close::REPLACED)));
+
+        subscribers.unregister(DeviceKey(1), id(worker, 0));
+        assert_eq!(subscribers.count(), 1, "the older one's end does not remove the newer");
+        subscribers.unregister(DeviceKey(1), id(worker, 1));
+        assert_eq!(subscribers.count(), 0);
+    }
 }

@@ -1,0 +1,100 @@
+//! Following the control stream: what was revoked or changed anywhere is known here within 250 ms, at once if this node did it.
+//!
+//! Every entry goes to the callbacks (caches that must forget something) and to the subscribers (sockets that must close, hellos that
+//! must be sent again), and only then counts as looked at.
+
+use martlet_protocol::{
+    id::{AccountId, DeviceId},
+    problem::close,
+    wire::{self, control_entry::Event},
+};
+use martlet_storage::{DeviceKey, StorageError, accounts, control, devices};
+
+use super::{Inner, gate::Moment};
+
+/// Entries read at once.
+const BATCH: u32 = 500;
+
+impl Inner {
+    /// Where the follower begins: what was before can't be in any cache of a process that only starts.
+    pub(super) async fn control_head(&self) -> Result<u64, StorageError> {
+        let since = Moment::now(&self.clock);
+        let head = self.db.read(control::head).await?;
+        self.gate.checked(since);
+        Ok(head)
+    }
+
+    /// Acts on everything after `seq` and returns the new position.
+    pub(super) async fn follow_control(&self, mut seq: u64) -> Result<u64, StorageError> {
+        loop {
+            let since = Moment::now(&self.clock);
+            let (entries, head) = self
+                .db
+                .read(move |conn| Ok::<_, StorageError>((control::after(conn, seq, BATCH)?, control::head(conn)?)))
+                .await?;
+            let swept = match entries.first() {
+                Some((first, _)) => *first != seq + 1,
+                None => head > seq,
+            };
+            if swept {
+                self.forget_all();
+                seq = head;
+            }
+            for (at, entry) in entries {
+                self.act_on(&entry).await?;
+                seq = seq.max(at);
+            }
+            if seq >= head {
+                self.gate.checked(since);
+                return Ok(seq);
+            }
+        }
+    }
+
+    async fn act_on(&self, entry: &wire::ControlEntry) -> Result<(), StorageError> {
+        for callback in self.callbacks.read().iter() {
+            callback(entry);
+        }
+        match &entry.event {
+            Some(Event::DeviceEnded(ended)) => {
+                if let Some(device_key) = self.device_key(&ended.device_id).await? {
+                    self.subscribers.close(device_key, close::DEVICE_ENDED);
+                }
+            }
+            Some(Event::AccountListChanged(changed)) => {
+                for device_key in self.device_keys(&changed.account_id).await? {
+                    self.subscribers.hello_changed(device_key);
+                }
+            }
+            // A socket outlives the token it began with: tokens are rotated under it.
+            Some(Event::TokenEnded(_) | Event::MembershipChanged(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// This process slept for longer than control entries are kept: nothing that it remembers can be trusted, no socket either.
+    fn forget_all(&self) {
+        tracing::warn!("the control stream was swept past this node: all caches are emptied, all sockets closed");
+        for callback in self.lost_callbacks.read().iter() {
+            callback();
+        }
+        self.subscribers.close_all(close::GOING_AWAY);
+    }
+
+    async fn device_key(&self, device_id: &[u8]) -> Result<Option<DeviceKey>, StorageError> {
+        let Ok(device_id) = DeviceId::try_from(device_id) else { return Ok(None) };
+        let device = self.db.read(move |conn| devices::by_id(conn, &device_id)).await?;
+        Ok(device.map(|device| device.device_key))
+    }
+
+    async fn device_keys(&self, account_id: &[u8]) -> Result<Vec<DeviceKey>, StorageError> {
+        let Ok(account_id) = AccountId::try_from(account_id) else { return Ok(Vec::new()) };
+        self.db
+            .read(move |conn| {
+                let Some(account) = accounts::by_id(conn, &account_id)? else { return Ok(Vec::new()) };
+                let devices = devices::by_account(conn, account.account_key)?;
+                Ok(devices.into_iter().map(|device| device.device_key).collect())
+            })
+            .await
+    }
+}

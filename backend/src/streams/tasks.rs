@@ -1,0 +1,80 @@
+//! The background tasks: the control follower, the writer of acks, the sweeper. Each is a loop that ends when the node stops; none holds
+//! anything that a killed process would lose beyond unwritten acks.
+
+use std::{sync::Arc, time::Duration};
+
+use martlet_storage::{StorageError, mailbox, sweep};
+use tokio::{sync::watch, time};
+
+use super::Inner;
+
+/// How often the control stream's head is looked at without being told (promise 5 of the design).
+const CONTROL_INTERVAL: Duration = Duration::from_millis(250);
+/// Rows that one sweep transaction deletes at most, so that sends never wait long for it.
+const SWEEP_LIMIT: u32 = 1000;
+/// Between two transactions of one sweep.
+const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+
+/// Ends when the node stops.
+pub(super) type Stop = watch::Receiver<bool>;
+
+pub(super) async fn follow_control(inner: Arc<Inner>, mut seq: u64, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = inner.control_changed.notified() => {}
+            () = time::sleep(CONTROL_INTERVAL) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        match inner.follow_control(seq).await {
+            Ok(reached) => seq = reached,
+            // The gate stays closed until it works again; entries seen twice do no harm.
+            Err(error) => tracing::warn!(%error, "the control stream could not be followed"),
+        }
+    }
+}
+
+pub(super) async fn write_acks(inner: Arc<Inner>, mut stop: Stop) {
+    let interval = inner.config.mailbox.ack_flush_interval;
+    loop {
+        tokio::select! {
+            () = inner.acks.enough.notified() => {}
+            () = time::sleep(interval) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        if let Err(error) = inner.acks.flush(&inner.db).await {
+            tracing::warn!(%error, "acks could not be written; they wait");
+        }
+    }
+}
+
+pub(super) async fn sweep(inner: Arc<Inner>, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = time::sleep(inner.config.mailbox.sweep_interval) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        tokio::select! {
+            result = sweep_once(&inner) => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "what has expired could not be swept; it is tried again");
+                }
+            }
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Small transactions with pauses between them, until nothing is left.
+async fn sweep_once(inner: &Inner) -> Result<(), StorageError> {
+    loop {
+        let now_s = inner.clock.now_s();
+        let expired = inner.db.write(move |conn| mailbox::expire(conn, now_s, SWEEP_LIMIT)).await?;
+        let now_ms = inner.clock.now_ms();
+        let swept = inner.db.write(move |conn| sweep::sweep(conn, now_ms, SWEEP_LIMIT)).await?;
+        let most = [swept.answers, swept.tokens, swept.tickets, swept.links, swept.control, swept.prekeys];
+        if most.into_iter().chain([expired]).all(|rows| rows < SWEEP_LIMIT as usize) {
+            return Ok(());
+        }
+        time::sleep(SWEEP_PAUSE).await;
+    }
+}

@@ -1,0 +1,137 @@
+//! What a worker thread is told: batches in order, one wake for many. Bounded in bytes: live entries over the bound are dropped and the
+//! worker is told that it missed some, upon which its sessions compare heads and read on from the store.
+
+use std::sync::Arc;
+
+use martlet_protocol::wire;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{LiveEntry, SubscriberId};
+
+/// How many bytes of live entries may wait for one worker.
+pub const MAX_WAITING_BYTES: usize = 64 << 20;
+
+/// One thing for one subscriber.
+#[derive(Debug)]
+pub struct Letter {
+    /// For whom.
+    pub to: SubscriberId,
+    /// What.
+    pub item: Item,
+}
+
+/// What a subscriber may be told.
+#[derive(Debug)]
+pub enum Item {
+    /// A committed entry of its mailbox.
+    Live(Arc<LiveEntry>),
+    /// What became of the send with this ref.
+    Answer(u64, Box<Result<wire::Accepted, wire::Problem>>),
+    /// What the hello says has changed.
+    HelloChanged,
+    /// Close with this code.
+    Close(u16),
+}
+
+/// Everything that waited.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// In the order of their coming.
+    pub letters: Vec<Letter>,
+    /// Live entries were dropped: compare heads.
+    pub missed: bool,
+    /// The node stops: tell every client, then close.
+    pub drain: bool,
+}
+
+/// The letter box of one worker thread.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    taken: Taken,
+    live_bytes: usize,
+}
+
+impl Waiting {
+    fn put(&mut self, letter: Letter) {
+        if let Item::Live(entry) = &letter.item {
+            let size = entry.item.size_bytes();
+            if self.live_bytes + size > MAX_WAITING_BYTES {
+                self.taken.missed = true;
+                return;
+            }
+            self.live_bytes += size;
+        }
+        self.taken.letters.push(letter);
+    }
+}
+
+impl Inbox {
+    /// Adds one and wakes the worker.
+    pub fn put(&self, letter: Letter) {
+        self.waiting.lock().put(letter);
+        self.wake.notify_one();
+    }
+
+    /// Adds many under one lock and with one wake.
+    pub fn put_all(&self, letters: Vec<Letter>) {
+        {
+            let mut waiting = self.waiting.lock();
+            for letter in letters {
+                waiting.put(letter);
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    /// Says that the node stops.
+    pub fn drain(&self) {
+        self.waiting.lock().taken.drain = true;
+        self.wake.notify_one();
+    }
+
+    /// Takes what is there.
+    #[must_use]
+    pub fn take(&self) -> Taken {
+        let mut waiting = self.waiting.lock();
+        waiting.live_bytes = 0;
+        std::mem::take(&mut waiting.taken)
+    }
+
+    /// Until something was put in since the last [`Self::take`]. One waiter only.
+    pub async fn filled(&self) {
+        self.wake.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use martlet_storage::DeviceKey;
+
+    use super::*;
+    use crate::subscribers::LiveItem;
+
+    #[test]
+    fn live_entries_over_the_bound_are_missed_and_answers_are_not() {
+        let inbox = Inbox::default();
+        let to = SubscriberId { worker: 0, slot: 0, generation: 0 };
+        let content = bytes::Bytes::from(vec![0; MAX_WAITING_BYTES / 4]);
+        for seq in 1..=4 {
+            let item = LiveItem::Entry(wire::MailboxEntry { seq, content: content.clone(), ..Default::default() });
+            let entry = Arc::new(LiveEntry { device_key: DeviceKey(1), seq, item });
+            inbox.put(Letter { to, item: Item::Live(entry) });
+        }
+        inbox.put(Letter { to, item: Item::Answer(7, Box::new(Ok(wire::Accepted::default()))) });
+        let taken = inbox.take();
+        assert!(taken.missed);
+        assert_eq!(taken.letters.len(), 4);
+        assert!(matches!(taken.letters[3].item, Item::Answer(7, _)));
+        assert!(!inbox.take().missed);
+    }
+}

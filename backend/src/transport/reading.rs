@@ -1,0 +1,177 @@
+//! The way in: bytes from a socket, whole messages, frames of the schema, the session. One task per connection, small while it waits.
+
+use std::{collections::VecDeque, future::poll_fn, io, rc::Rc};
+
+use bytes::{BufMut as _, BytesMut};
+use martlet_protocol::wire;
+use tokio::task::spawn_local;
+
+use super::{
+    connection::Connection,
+    incoming::{self, Incoming, Partial, Violation},
+    outbox::Opcode,
+    session,
+    work::submit,
+    worker::{Due, Worker},
+};
+use crate::subscribers::SubscriberId;
+
+/// What a worker reads at once, whatever the number of its connections.
+const SCRATCH_BYTES: usize = 64 << 10;
+
+/// What came of one read.
+enum Read {
+    /// These frames, perhaps none.
+    Frames(VecDeque<wire::ClientFrame>),
+    /// The connection is gone.
+    Gone,
+}
+
+impl Worker {
+    /// Takes a place for a connection and begins to serve it. `make` builds it for that place.
+    pub(super) fn admit(self: &Rc<Self>, make: impl FnOnce(SubscriberId) -> Connection) {
+        let worker = self.number();
+        let connection = self.slots.borrow_mut().insert(|slot, generation| {
+            let id = SubscriberId { worker, slot, generation };
+            Rc::new(make(id))
+        });
+        self.sockets.opened();
+        // Registered before the store is read for the hello: what happens in between is heard of.
+        self.services.streams.subscribers().register(connection.identity.device_key, connection.id);
+        let interval = self.services.config.socket.ping_interval;
+        let first_ping = interval / 2 + self.part_of(interval / 2);
+        self.wheel.borrow_mut().schedule(first_ping, (connection.id, Due::Ping));
+        spawn_local(serve(self.clone(), connection));
+    }
+
+    fn release(&self, connection: &Connection) {
+        connection.cut();
+        self.services.streams.subscribers().unregister(connection.identity.device_key, connection.id);
+        if self.slots.borrow_mut().remove(connection.id.slot, connection.id.generation).is_some() {
+            self.sockets.closed();
+        }
+    }
+
+    /// Reads what is there into the worker's buffer, or to the connection's own unfinished bytes, and takes whole frames off it.
+    fn read(self: &Rc<Self>, connection: &Rc<Connection>) -> Read {
+        let partial = connection.state.borrow_mut().partial.take();
+        let mut partial = partial.unwrap_or_default();
+        let own = !partial.unread.is_empty();
+        let mut bytes = if own { std::mem::take(&mut partial.unread) } else { self.scratch.take() };
+        bytes.reserve(if own { bytes.len().min(SCRATCH_BYTES) } else { SCRATCH_BYTES });
+        let mut frames = VecDeque::new();
+        let result = match connection.stream.try_read_buf(&mut (&mut bytes).limit(SCRATCH_BYTES)) {
+            Ok(0) => None,
+            Ok(_) => Some(self.take_frames(connection, &mut bytes, &mut partial, &mut frames)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Ok(())),
+            Err(_) => None,
+        };
+        if own {
+            partial.unread = bytes;
+        } else {
+            partial.unread.extend_from_slice(&bytes);
+            bytes.clear();
+            *self.scratch.borrow_mut() = bytes;
+        }
+        if !partial.is_empty() {
+            connection.state.borrow_mut().partial = Some(partial);
+        }
+        match result {
+            None => Read::Gone,
+            Some(Ok(())) => Read::Frames(frames),
+            Some(Err(Violation(code))) => {
+                // What came whole before the violation was understood; it is simplest, and enough, not to act on it.
+                self.close(connection, Some(code));
+                Read::Frames(VecDeque::new())
+            }
+        }
+    }
+
+    fn take_frames(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        bytes: &mut BytesMut,
+        partial: &mut Partial,
+        frames: &mut VecDeque<wire::ClientFrame>,
+    ) -> Result<(), Violation> {
+        if connection.state.borrow().closing {
+            bytes.clear();
+            return Ok(());
+        }
+        connection.state.borrow_mut().alive = true;
+        let max_bytes = self.services.config.socket.max_frame_bytes;
+        while let Some(incoming) = incoming::next(bytes, partial, connection.subprotocol, max_bytes)? {
+            match incoming {
+                Incoming::Message(message) => frames.push_back(connection.subprotocol.decode(&message)?),
+                Incoming::Ping(payload) => {
+                    let mut state = connection.state.borrow_mut();
+                    state.outbox().frame(Opcode::Pong, payload.len(), |out| out.extend_from_slice(&payload));
+                }
+                Incoming::Pong => {}
+                Incoming::Close(code) => {
+                    self.close(connection, code);
+                    bytes.clear();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives frames to the session up to the first send, which is handed back with what follows it.
+    fn handle(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        frames: &mut VecDeque<wire::ClientFrame>,
+    ) -> Option<session::Send> {
+        let mut outputs = Vec::new();
+        let mut send = None;
+        while let Some(frame) = frames.pop_front() {
+            let mut state = connection.state.borrow_mut();
+            let Some(session) = &mut state.session else { break };
+            send = session.frame(frame, &mut outputs);
+            if send.is_some() {
+                break;
+            }
+        }
+        self.apply(connection, outputs);
+        send
+    }
+}
+
+/// Reads until the connection is gone. Boxes what only some connections ever need, so that the task of an idle one is small.
+async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
+    Box::pin(worker.greet(&connection)).await;
+    // What came together with the request for the upgrade waits already.
+    let mut waiting = connection.state.borrow().partial.is_some();
+    loop {
+        if !waiting && poll_fn(|context| connection.poll_readable(&worker.rules, context)).await.is_err() {
+            break;
+        }
+        waiting = false;
+        let mut frames = match worker.read(&connection) {
+            Read::Frames(frames) => frames,
+            Read::Gone => break,
+        };
+        if let Some(send) = worker.handle(&connection, &mut frames) {
+            Box::pin(handle_sends(&worker, &connection, send, frames)).await;
+        }
+        worker.flush(&connection);
+    }
+    worker.release(&connection);
+}
+
+/// Submits sends one after the other, as a device's order demands, and never more than may be unanswered.
+async fn handle_sends(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    first: session::Send,
+    mut rest: VecDeque<wire::ClientFrame>,
+) {
+    let mut next = Some(first);
+    while let Some(send) = next {
+        submit(worker, connection, send).await;
+        worker.flush(connection);
+        poll_fn(|context| connection.poll_unbusy(&worker.rules, context)).await;
+        next = worker.handle(connection, &mut rest);
+    }
+}

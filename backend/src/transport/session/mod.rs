@@ -1,0 +1,166 @@
+//! What a device's socket does, as a state machine over values: frames, deliveries and ticks go in, [`Output`]s come out. It holds no
+//! socket, no timer and no store; whoever runs it does what the outputs say. [`reader`] is the part that reads the mailbox.
+
+mod reader;
+#[cfg(test)]
+mod reader_tests;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use martlet_protocol::{
+    problem::{Code, close},
+    wire::{self, client_frame, node_frame},
+};
+
+use super::subprotocol::unasked;
+use crate::{streams::MailboxRange, subscribers::LiveItem};
+use reader::Reader;
+
+/// What is to be done for the session.
+#[derive(Debug, PartialEq)]
+pub(super) enum Output {
+    /// Write this frame.
+    Frame(wire::NodeFrame),
+    /// Write this entry or gap marker.
+    Item(LiveItem),
+    /// Read on from the store after this `seq`, then call [`Session::range`].
+    Read(u64),
+    /// Call [`Session::tick`] after this time.
+    Tick(Duration),
+    /// The device has everything up to here.
+    Acked(u64),
+    /// Close with this code once everything before is written.
+    Close(u16),
+}
+
+/// A send that is to be submitted; its outcome goes to [`Session::answered`].
+#[derive(Debug, PartialEq)]
+pub(super) struct Send {
+    /// What its answer carries.
+    pub(super) reference: u64,
+    /// The message.
+    pub(super) request: wire::SendRequest,
+}
+
+/// What the config says about all sessions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// How long an entry is held back whose predecessor is missing.
+    pub(super) hold: Duration,
+    /// Bytes that may be held back, or wait for the socket.
+    pub(super) budget_bytes: usize,
+    /// Sends that may be unanswered.
+    pub(super) max_in_flight: u32,
+}
+
+/// One socket's state.
+pub(super) struct Session {
+    reader: Reader,
+    in_flight: u32,
+    draining: bool,
+}
+
+impl Session {
+    /// A session of a mailbox that stands so.
+    pub(super) fn new(mailbox: &wire::MailboxState) -> Self {
+        Self { reader: Reader::new(mailbox), in_flight: 0, draining: false }
+    }
+
+    /// The client sent a frame. A send among them is handed back to be submitted.
+    pub(super) fn frame(&mut self, frame: wire::ClientFrame, out: &mut Vec<Output>) -> Option<Send> {
+        let reference = frame.r#ref;
+        let result = match frame.frame {
+            Some(client_frame::Frame::Resume(resume)) => self.reader.resume(reference, resume.mailbox, out),
+            Some(client_frame::Frame::Ack(ack)) => self.reader.ack(reference, ack.mailbox, out),
+            Some(client_frame::Frame::Send(_)) if self.draining => {
+                Err(Code::Unavailable.problem("the node is shutting down"))
+            }
+            Some(client_frame::Frame::Send(request)) => {
+                self.in_flight += 1;
+                return Some(Send { reference, request });
+            }
+            None => Err(Code::Malformed.problem("the frame is empty or of a kind that this node does not know")),
+        };
+        if let Err(problem) = result {
+            out.push(refusal(reference, problem));
+        }
+        None
+    }
+
+    /// What became of a send. An acceptance is told if the client asked for it, a problem always.
+    pub(super) fn answered(
+        &mut self,
+        reference: u64,
+        result: Result<wire::Accepted, wire::Problem>,
+        out: &mut Vec<Output>,
+    ) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match result {
+            Ok(_) if reference == 0 => {}
+            Ok(accepted) => {
+                let frame = Some(node_frame::Frame::Accepted(accepted));
+                out.push(Output::Frame(wire::NodeFrame { r#ref: reference, frame }));
+            }
+            Err(problem) => out.push(refusal(reference, problem)),
+        }
+        self.close_if_drained(out);
+    }
+
+    /// Something was committed to the mailbox. `full`: the socket has as much to write as it may.
+    pub(super) fn deliver(&mut self, item: LiveItem, full: bool, now: Duration, rules: &Rules, out: &mut Vec<Output>) {
+        self.reader.deliver(item, full, now, rules, out);
+    }
+
+    /// What [`Output::Read`] asked for.
+    pub(super) fn range(&mut self, range: MailboxRange, now: Duration, rules: &Rules, out: &mut Vec<Output>) {
+        self.reader.range(range, now, rules, out);
+    }
+
+    /// The time that [`Output::Tick`] asked for has passed.
+    pub(super) fn tick(&mut self, now: Duration, rules: &Rules, out: &mut Vec<Output>) {
+        self.reader.tick(now, rules, out);
+    }
+
+    /// The mailbox's head was seen in the store.
+    pub(super) fn head_seen(&mut self, head_seq: u64, now: Duration, rules: &Rules, out: &mut Vec<Output>) {
+        self.reader.head_seen(head_seq, now, rules, out);
+    }
+
+    /// The socket has written everything.
+    pub(super) fn drained(&mut self, out: &mut Vec<Output>) {
+        self.reader.drained(out);
+    }
+
+    /// The node stops: the client is told when to come back, and the socket closes once every send is answered.
+    pub(super) fn drain(&mut self, retry_after: Duration, out: &mut Vec<Output>) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+        out.push(Output::Frame(unasked(node_frame::Frame::Draining(wire::Draining { retry_after_ms }))));
+        self.close_if_drained(out);
+    }
+
+    /// As many sends are unanswered as may be: no more is to be read.
+    pub(super) fn is_busy(&self, rules: &Rules) -> bool {
+        self.in_flight >= rules.max_in_flight
+    }
+
+    /// It waits for entries as they come, so that a head beyond what it delivered means a loss.
+    pub(super) fn is_live(&self) -> bool {
+        self.reader.is_live()
+    }
+
+    fn close_if_drained(&self, out: &mut Vec<Output>) {
+        if self.draining && self.in_flight == 0 {
+            out.push(Output::Close(close::GOING_AWAY));
+        }
+    }
+}
+
+fn refusal(reference: u64, problem: wire::Problem) -> Output {
+    Output::Frame(wire::NodeFrame { r#ref: reference, frame: Some(node_frame::Frame::Problem(problem)) })
+}

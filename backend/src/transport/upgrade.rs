@@ -1,0 +1,252 @@
+//! From an HTTP request with an `Upgrade` header to a socket. All such requests of the public listener come here, whatever their path, so
+//! what is wrong with one is answered here too, by hand: the same problem details as everywhere, and then the connection ends.
+
+use std::{future::Future, io, rc::Rc, time::Duration};
+
+use actix_http::{Method, RequestHead, Uri, header, ws};
+use martlet_protocol::{problem::Code, wire};
+use tokio::{net::TcpStream, time};
+
+use super::{
+    Upgrade,
+    connection::{Connection, State},
+    incoming::Partial,
+    subprotocol::SubProtocol,
+    worker::Worker,
+};
+use crate::accounts::{AccountError, DeviceIdentity};
+
+/// Where devices connect.
+const PATH: &str = "/v1/socket";
+/// How long a refused client may take to read why.
+const REFUSAL_LINGER: Duration = Duration::from_secs(5);
+/// When to come back to a node that is full.
+const FULL_RETRY_MS: u32 = 1000;
+const ALLOW_GET: &str = "allow: GET\r\n";
+const VERSION_13: &str = "sec-websocket-version: 13\r\n";
+
+/// A refused upgrade: the problem, and header lines that go with it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Refusal {
+    problem: wire::Problem,
+    headers: &'static str,
+}
+
+impl Refusal {
+    fn new(code: Code, detail: &str) -> Self {
+        Self { problem: code.problem(detail), headers: "" }
+    }
+
+    fn later(code: Code, detail: &str, retry_after_ms: u32) -> Self {
+        let mut refusal = Self::new(code, detail);
+        refusal.problem.retry_after_ms = retry_after_ms;
+        refusal
+    }
+
+    fn with(mut self, headers: &'static str) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// A whole HTTP/1.1 response. Field names as REST writes them: the schema's, absent where they say nothing.
+    fn response(&self) -> Vec<u8> {
+        let problem = &self.problem;
+        let mut body = serde_json::json!({
+            "type": "about:blank",
+            "title": problem.title,
+            "status": problem.status,
+            "detail": problem.detail,
+            "code": problem.code,
+        });
+        let mut retry_after = String::new();
+        if problem.retry_after_ms > 0 {
+            body["retry_after_ms"] = problem.retry_after_ms.into();
+            retry_after = format!("retry-after: {}\r\n", problem.retry_after_ms.div_ceil(1000));
+        }
+        let body = body.to_string();
+        let status = u16::try_from(problem.status).ok().and_then(|status| actix_http::StatusCode::from_u16(status).ok());
+        let reason = status.and_then(|status| status.canonical_reason()).unwrap_or("Error");
+        format!(
+            "HTTP/1.1 {} {reason}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n{retry_after}{}\
+             connection: close\r\n\r\n{body}",
+            problem.status,
+            body.len(),
+            self.headers,
+        )
+        .into_bytes()
+    }
+}
+
+/// What a good request asks for.
+#[derive(Debug, PartialEq)]
+struct Asked {
+    subprotocol: SubProtocol,
+    proof: Proof,
+    /// `Sec-WebSocket-Accept`.
+    accept: [u8; 28],
+}
+
+/// By what the device shows who it is.
+#[derive(PartialEq)]
+enum Proof {
+    Token(String),
+    Ticket(String),
+}
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if matches!(self, Self::Token(_)) { "Token" } else { "Ticket" })
+    }
+}
+
+impl Asked {
+    fn parse(head: &RequestHead) -> Result<Self, Refusal> {
+        if head.uri.path() != PATH {
+            return Err(Refusal::new(Code::NotFound, "sockets are at /v1/socket"));
+        }
+        if head.method != Method::GET {
+            return Err(Refusal::new(Code::MethodNotAllowed, "a socket begins with GET").with(ALLOW_GET));
+        }
+        ws::verify_handshake(head).map_err(|error| match error {
+            ws::HandshakeError::NoVersionHeader | ws::HandshakeError::UnsupportedVersion => {
+                Refusal::new(Code::Malformed, "Sec-WebSocket-Version must be 13").with(VERSION_13)
+            }
+            _ => Refusal::new(Code::Malformed, "this is not a WebSocket handshake (RFC 6455, section 4.1)"),
+        })?;
+        let key = head.headers.get(header::SEC_WEBSOCKET_KEY).map_or(&[][..], |key| key.as_bytes());
+        Ok(Self { subprotocol: subprotocol(head)?, proof: proof(head)?, accept: ws::hash_key(key) })
+    }
+}
+
+/// The first offered one that is known here: the client's order counts.
+fn subprotocol(head: &RequestHead) -> Result<SubProtocol, Refusal> {
+    let offered = head.headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|value| value.to_str().ok());
+    let mut names = offered.flat_map(|value| value.split(',')).map(str::trim);
+    names.find_map(|name| SubProtocol::ALL.into_iter().find(|known| known.name() == name)).ok_or_else(|| {
+        Refusal::new(Code::Malformed, "Sec-WebSocket-Protocol must offer martlet.v1.proto or martlet.v1.json")
+    })
+}
+
+fn proof(head: &RequestHead) -> Result<Proof, Refusal> {
+    if let Some(value) = head.headers.get(header::AUTHORIZATION) {
+        let token = value.to_str().ok().and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        return token
+            .map(|token| Proof::Token(token.to_owned()))
+            .ok_or_else(|| Refusal::new(Code::Unauthenticated, "Authorization must be Bearer and a device token"));
+    }
+    let missing = || Refusal::new(Code::Unauthenticated, "show a device token (Authorization: Bearer) or a ticket (?ticket=)");
+    ticket(&head.uri).map(Proof::Ticket).ok_or_else(missing)
+}
+
+/// Tickets are base64url and so never percent-encoded.
+fn ticket(uri: &Uri) -> Option<String> {
+    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("ticket=")).map(str::to_owned)
+}
+
+/// Handles one request for an upgrade. Returns when the socket is served by a task of its own or the refusal is written: actix's own
+/// buffers for the connection go with it.
+pub(super) fn upgrade(
+    worker: Rc<Worker>,
+    (request, framed): Upgrade,
+) -> impl Future<Output = Result<(), io::Error>> {
+    let asked = Asked::parse(request.head());
+    let parts = framed.into_parts();
+    drop((request, parts.write_buf));
+    async move {
+        let admitted = match asked {
+            Ok(asked) => admit(&worker, asked).await,
+            Err(refusal) => Err(refusal),
+        };
+        match admitted {
+            Ok((asked, identity)) => {
+                let stream = parts.io;
+                // Small frames are written whole and must not wait for an acknowledgement of the one before.
+                stream.set_nodelay(true)?;
+                write_all(&stream, &switching(&asked)).await?;
+                let mut state = State { alive: true, ..State::default() };
+                if !parts.read_buf.is_empty() {
+                    state.partial = Some(Box::new(Partial::starting_with(parts.read_buf)));
+                }
+                let subprotocol = asked.subprotocol;
+                worker.admit(|id| Connection { stream, id, identity, subprotocol, state: state.into() });
+                Ok(())
+            }
+            Err(refusal) => refuse(parts.io, &refusal).await,
+        }
+    }
+}
+
+async fn admit(worker: &Worker, asked: Asked) -> Result<(Asked, DeviceIdentity), Refusal> {
+    let services = &worker.services;
+    if worker.sockets.draining() {
+        let detail = "the node is shutting down";
+        let window = services.config.server.drain_window;
+        let retry_after_ms = u32::try_from(worker.part_of(window).as_millis()).unwrap_or(u32::MAX).max(1);
+        return Err(Refusal::later(Code::Unavailable, detail, retry_after_ms));
+    }
+    if worker.sockets.open() >= services.config.server.max_connections {
+        return Err(Refusal::later(Code::Busy, "the node has as many sockets as it may have", FULL_RETRY_MS));
+    }
+    services.limits.connect().map_err(|wait| Refusal::later(Code::RateLimited, "too many connections at once", wait))?;
+    let identity = match &asked.proof {
+        Proof::Token(token) => services.accounts.authenticate(token).await,
+        Proof::Ticket(ticket) => services.accounts.redeem_ticket(ticket).await,
+    };
+    identity.map(|identity| (asked, identity)).map_err(|error| unauthenticated(&error))
+}
+
+fn unauthenticated(error: &AccountError) -> Refusal {
+    match error.code() {
+        Code::Internal => {
+            tracing::error!(%error, "a socket could not be authenticated");
+            Refusal::new(Code::Internal, "")
+        }
+        Code::Busy => Refusal::later(Code::Busy, "the store is busy", FULL_RETRY_MS),
+        code => Refusal::new(code, &error.to_string()),
+    }
+}
+
+fn switching(asked: &Asked) -> Vec<u8> {
+    let accept = String::from_utf8_lossy(&asked.accept);
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {accept}\r\n\
+         sec-websocket-protocol: {}\r\n\r\n",
+        asked.subprotocol.name(),
+    )
+    .into_bytes()
+}
+
+async fn refuse(stream: TcpStream, refusal: &Refusal) -> Result<(), io::Error> {
+    let linger = async {
+        write_all(&stream, &refusal.response()).await?;
+        rustix::net::shutdown(&stream, rustix::net::Shutdown::Write)?;
+        // A connection that ends with unread bytes is reset, and its client might not read the answer.
+        let mut rest = [0; 512];
+        loop {
+            stream.readable().await?;
+            match stream.try_read(&mut rest) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    time::timeout(REFUSAL_LINGER, linger).await.unwrap_or(Ok(()))
+}
+
+async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! One worker thread's connections and the loop that serves them: what its inbox brings is given to the sessions, what they answer
+//! collects per connection, and each connection is written to once per pass. Idle connections cost this loop one wheel entry each.
+//!
+//! [`super::reading`] is the way of frames from the sockets, [`super::work`] does what the sessions ask for.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use martlet_protocol::problem::close;
+use tokio::{
+    sync::Notify,
+    task::{spawn_local, yield_now},
+    time::{self, MissedTickBehavior},
+};
+
+use super::{
+    Sockets,
+    connection::{Connection, State},
+    outbox::{Opcode, Progress},
+    session::{Output, Rules},
+    slots::Slots,
+    wheel::{Wheel, spread},
+};
+use crate::{
+    services::Services,
+    subscribers::{Inbox, Item, SubscriberId},
+};
+
+/// How long a client may take to answer a close frame.
+const CLOSE_LINGER: Duration = Duration::from_secs(5);
+/// Connections that are told of the node's end between two breaths.
+const DRAIN_CHUNK: usize = 256;
+
+/// What falls due for a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Due {
+    /// Send a ping.
+    Ping,
+    /// See whether something came since.
+    Pong,
+    /// It has had time enough to close.
+    Cut,
+}
+
+/// See the module. Lives on its thread.
+pub(super) struct Worker {
+    pub(super) services: Arc<Services>,
+    pub(super) sockets: Arc<Sockets>,
+    pub(super) rules: Rules,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) slots: RefCell<Slots<Rc<Connection>>>,
+    pub(super) wheel: RefCell<Wheel<(SubscriberId, Due)>>,
+    /// The one read buffer of all connections that have no part of a frame waiting.
+    pub(super) scratch: RefCell<BytesMut>,
+    /// Heads are to be compared at once.
+    pub(super) compare_now: Notify,
+    number: u16,
+    /// Whether this node might push when this pass began: before the inbox was emptied, so that no revocation is overtaken.
+    may_push: Cell<bool>,
+    /// Connections that wait for that.
+    gated: RefCell<Vec<Rc<Connection>>>,
+    /// Counts what is to be spread over time.
+    spread: Cell<u32>,
+}
+
+impl Worker {
+    /// Joins the node's workers and starts this thread's loops; `None` if there are too many workers.
+    pub(super) fn start(services: Arc<Services>, sockets: Arc<Sockets>) -> Option<Rc<Self>> {
+        let (number, inbox) = services.streams.subscribers().join()?;
+        let socket = &services.config.socket;
+        let rules = Rules {
+            hold: socket.hold_out_of_order,
+            budget_bytes: socket.outbound_budget_bytes,
+            max_in_flight: u32::try_from(socket.max_in_flight_sends).unwrap_or(u32::MAX),
+        };
+        let longest = socket.ping_interval.max(socket.pong_timeout).max(CLOSE_LINGER);
+        let worker = Rc::new(Self {
+            rules,
+            inbox,
+            number,
+            slots: RefCell::default(),
+            wheel: RefCell::new(Wheel::new(longest)),
+            scratch: RefCell::default(),
+            compare_now: Notify::new(),
+            may_push: Cell::new(false),
+            gated: RefCell::default(),
+            // Workers begin at different places, so that together they spread as evenly as one would.
+            spread: Cell::new(u32::from(number) << 16),
+            services,
+            sockets,
+        });
+        spawn_local(worker.clone().run());
+        spawn_local(worker.clone().compare_heads());
+        Some(worker)
+    }
+
+    /// Time that never steps back, as sessions take it.
+    pub(super) fn now(&self) -> Duration {
+        self.services.clock.elapsed()
+    }
+
+    /// The next part of `span`, so that things are spread over it.
+    pub(super) fn part_of(&self, span: Duration) -> Duration {
+        self.spread.set(self.spread.get().wrapping_add(1));
+        spread(self.spread.get(), span)
+    }
+
+    async fn run(self: Rc<Self>) {
+        let mut ticks = time::interval(self.wheel.borrow().tick());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let turn = tokio::select! {
+                () = self.inbox.filled() => false,
+                _ = ticks.tick() => true,
+            };
+            self.pass(turn);
+            // New bytes and the other tasks get their turn before the next batch.
+            yield_now().await;
+        }
+    }
+
+    fn pass(self: &Rc<Self>, turn: bool) {
+        let open = self.services.streams.may_push();
+        let opened = open && !self.may_push.replace(open);
+        let mut touched = if opened { std::mem::take(&mut *self.gated.borrow_mut()) } else { Vec::new() };
+        let taken = self.inbox.take();
+        for letter in taken.letters {
+            let Some(connection) = self.find(letter.to) else { continue };
+            self.hear(&connection, letter.item);
+            if !std::mem::replace(&mut connection.state.borrow_mut().touched, true) {
+                touched.push(connection);
+            }
+        }
+        for connection in touched {
+            connection.state.borrow_mut().touched = false;
+            self.flush(&connection);
+        }
+        if taken.missed {
+            self.compare_now.notify_one();
+        }
+        if taken.drain {
+            spawn_local(self.clone().drain());
+        }
+        if turn {
+            self.turn();
+        }
+    }
+
+    fn find(&self, id: SubscriberId) -> Option<Rc<Connection>> {
+        self.slots.borrow().get(id.slot, id.generation).cloned()
+    }
+
+    /// Gives one item to its session. Writes nothing yet.
+    fn hear(self: &Rc<Self>, connection: &Rc<Connection>, item: Item) {
+        let mut outputs = Vec::new();
+        match item {
+            Item::Live(entry) => {
+                let item = Arc::try_unwrap(entry).map_or_else(|entry| entry.item.clone(), |entry| entry.item);
+                let mut state = connection.state.borrow_mut();
+                let full = state.waiting_bytes() >= self.rules.budget_bytes;
+                let Some(session) = &mut state.session else { return };
+                session.deliver(item, full, self.now(), &self.rules, &mut outputs);
+            }
+            Item::Answer(reference, result) => {
+                let mut state = connection.state.borrow_mut();
+                let Some(session) = &mut state.session else { return };
+                session.answered(reference, *result, &mut outputs);
+                state.wake_reader();
+            }
+            Item::HelloChanged => return self.hello_changed(connection),
+            Item::Close(code) => return self.close(connection, Some(code)),
+        }
+        self.apply(connection, outputs);
+    }
+
+    /// Does what a session asks for; frames collect until [`Self::flush`].
+    pub(super) fn apply(self: &Rc<Self>, connection: &Rc<Connection>, outputs: Vec<Output>) {
+        for output in outputs {
+            let mut state = connection.state.borrow_mut();
+            if state.closing {
+                return;
+            }
+            match output {
+                Output::Frame(frame) => connection.subprotocol.encode(&frame, state.outbox()),
+                Output::Item(item) => connection.subprotocol.encode_item(item, state.outbox()),
+                Output::Acked(seq) => self.services.streams.acked(connection.identity.device_key, seq),
+                Output::Read(after_seq) => drop(spawn_local(self.clone().read_range(connection.clone(), after_seq))),
+                Output::Tick(delay) => drop(spawn_local(self.clone().tick_later(connection.clone(), delay))),
+                Output::Close(code) => {
+                    drop(state);
+                    self.close(connection, Some(code));
+                }
+            }
+        }
+    }
+
+    /// Writes what the socket takes, in one call as a rule, and lets the session go on once everything is written.
+    pub(super) fn flush(self: &Rc<Self>, connection: &Rc<Connection>) {
+        loop {
+            if !self.may_push.get() && !connection.state.borrow().closing {
+                return self.wait_for_gate(connection);
+            }
+            match connection.write() {
+                Ok(Progress::Drained) => {}
+                Ok(Progress::Blocked { .. }) => return self.write_later(connection),
+                Err(_) => return connection.cut(),
+            }
+            let mut state = connection.state.borrow_mut();
+            if state.closing {
+                drop(state);
+                return connection.finish();
+            }
+            state.wake_reader();
+            let mut outputs = Vec::new();
+            if let Some(session) = &mut state.session {
+                session.drained(&mut outputs);
+            }
+            drop(state);
+            if outputs.is_empty() {
+                return;
+            }
+            self.apply(connection, outputs);
+        }
+    }
+
+    fn wait_for_gate(&self, connection: &Rc<Connection>) {
+        let mut state = connection.state.borrow_mut();
+        if state.waiting_bytes() > 0 && !std::mem::replace(&mut state.touched, true) {
+            self.gated.borrow_mut().push(connection.clone());
+        }
+    }
+
+    /// Sends a close frame after what waits, and gives the client some time to answer it. What waits for a device that was ended (or may
+    /// have been), or that has a newer socket, is dropped; if part of it is on its way already, an ended device is cut off in mid-frame.
+    pub(super) fn close(self: &Rc<Self>, connection: &Rc<Connection>, code: Option<u16>) {
+        let mut state = connection.state.borrow_mut();
+        if state.closing {
+            return;
+        }
+        let ended = code == Some(close::DEVICE_ENDED) || !self.may_push.get();
+        let cleared = !(ended || code == Some(close::REPLACED)) || state.clear_outbox();
+        self.services.streams.subscribers().unregister(connection.identity.device_key, connection.id);
+        if ended && !cleared {
+            drop(state);
+            return connection.cut();
+        }
+        state.outbox().close(code);
+        state.closing = true;
+        state.session = None;
+        state.partial = None;
+        state.wake_reader();
+        drop(state);
+        self.wheel.borrow_mut().schedule(CLOSE_LINGER, (connection.id, Due::Cut));
+        self.flush(connection);
+    }
+
+    /// One turn of the wheel: pings, missing pongs, closings that took too long.
+    fn turn(self: &Rc<Self>) {
+        let due = self.wheel.borrow_mut().turn();
+        for (id, due) in due {
+            let Some(connection) = self.find(id) else { continue };
+            match due {
+                Due::Ping => self.ping(&connection),
+                Due::Pong => self.expect_pong(&connection),
+                Due::Cut => connection.cut(),
+            }
+        }
+    }
+
+    fn ping(self: &Rc<Self>, connection: &Rc<Connection>) {
+        let mut state = connection.state.borrow_mut();
+        if state.closing {
+            return;
+        }
+        state.alive = false;
+        state.outbox().frame(Opcode::Ping, 0, |_| {});
+        drop(state);
+        self.flush(connection);
+        self.wheel.borrow_mut().schedule(self.services.config.socket.pong_timeout, (connection.id, Due::Pong));
+    }
+
+    fn expect_pong(self: &Rc<Self>, connection: &Rc<Connection>) {
+        // Without a look at the control stream no ping went out; while its sends wait, the node itself does not read its pongs.
+        let excused = |state: &State| {
+            !self.may_push.get() || state.session.as_ref().is_some_and(|session| session.is_busy(&self.rules))
+        };
+        let state = connection.state.borrow();
+        let alive = state.alive || excused(&state);
+        drop(state);
+        if !alive {
+            return self.close(connection, Some(close::TIMED_OUT));
+        }
+        let socket = &self.services.config.socket;
+        let rest = socket.ping_interval.saturating_sub(socket.pong_timeout);
+        self.wheel.borrow_mut().schedule(rest, (connection.id, Due::Ping));
+    }
+
+    /// The node stops: every client is told when to come back, evenly spread, and its socket closes.
+    async fn drain(self: Rc<Self>) {
+        let window = self.services.config.server.drain_window;
+        let places = self.slots.borrow().places();
+        for from in (0..places).step_by(DRAIN_CHUNK) {
+            let chunk: Vec<_> = self.slots.borrow().range(from, DRAIN_CHUNK).cloned().collect();
+            for connection in chunk {
+                self.drain_one(&connection, self.part_of(window));
+            }
+            yield_now().await;
+        }
+    }
+
+    pub(super) fn drain_one(self: &Rc<Self>, connection: &Rc<Connection>, retry_after: Duration) {
+        let mut outputs = Vec::new();
+        match &mut connection.state.borrow_mut().session {
+            Some(session) => session.drain(retry_after, &mut outputs),
+            None => outputs.push(Output::Close(close::GOING_AWAY)),
+        }
+        self.apply(connection, outputs);
+        self.flush(connection);
+    }
+
+    /// The number of this worker among the node's.
+    pub(super) fn number(&self) -> u16 {
+        self.number
+    }
+}
