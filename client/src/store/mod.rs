@@ -40,6 +40,8 @@ pub enum Table {
     Sent = 9,
     /// Resend requests that were made or answered, to limit their rate.
     Resend = 10,
+    /// The last message number per conversation and sending device.
+    Counter = 11,
 }
 
 impl Table {
