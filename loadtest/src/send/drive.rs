@@ -1,0 +1,374 @@
+//! The measured part: every sender keeps its window of sends full, every device takes what comes and acknowledges now and then.
+//!
+//! A device here gets messages of one sender only, so its mailbox must hold that sender's messages in order: entry n is message n.
+//! That gives each entry its time of sending without opening it on the clock; afterwards [`super::verify`] opens them all and finds
+//! out whether it was so.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use bytes::Bytes;
+use martlet_protocol::wire::{self, client_frame, node_frame};
+
+use crate::{
+    ambient,
+    figures::Times,
+    socket::{Connection, Fleet, Handler, put},
+};
+
+/// How often late acknowledgements are looked for.
+const ACK_SWEEP: Duration = Duration::from_millis(50);
+/// Nothing moves for so long: what is missing then is lost.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How it is driven.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Unanswered sends per sender.
+    pub window: usize,
+    /// Acknowledge after so many entries.
+    pub ack_entries: u64,
+    /// Or after so long.
+    pub ack_delay: Duration,
+}
+
+/// The senders and all mailboxes. Devices are numbered circle by circle, the sending device first.
+pub struct Drive {
+    pace: Pace,
+    devices_per_circle: usize,
+    senders: Vec<Sender>,
+    boxes: Vec<Mailbox>,
+    sending: bool,
+    span: Option<Span>,
+    tally: Tally,
+    troubles: BTreeMap<String, u64>,
+    moved_at: Instant,
+    swept_at: Instant,
+}
+
+#[derive(Default)]
+struct Sender {
+    queue: VecDeque<Bytes>,
+    /// Of every message sent so far.
+    sent_at: Vec<Instant>,
+    in_flight: usize,
+    accepted: u64,
+    /// After a refusal: entry n is not message n any more.
+    stopped: bool,
+}
+
+/// What a device has got.
+#[derive(Default)]
+pub struct Mailbox {
+    epoch: u64,
+    acked_seq: u64,
+    unacked_since: Option<Instant>,
+    /// In the order of their coming; entry n stands at n-1.
+    pub entries: Vec<wire::MailboxEntry>,
+}
+
+/// The time that counts.
+#[derive(Clone, Copy)]
+struct Span {
+    start: Instant,
+    end: Option<Instant>,
+}
+
+impl Span {
+    fn holds(&self, at: Instant) -> bool {
+        at >= self.start && self.end.is_none_or(|end| at < end)
+    }
+}
+
+/// What happened in the time that counts.
+#[derive(Default)]
+pub struct Tally {
+    /// Sends answered with "accepted".
+    pub accepted: u64,
+    /// Forks read by their devices.
+    pub forks: u64,
+    /// Echoes read by sending devices.
+    pub echoes: u64,
+    /// From the send call to the read by the receiver's socket, of forks sent in that time.
+    pub delivery: Times,
+    /// From the send call to the read of the answer, of sends made in that time.
+    pub answers: Times,
+}
+
+impl Drive {
+    /// For so many circles of so many devices each.
+    #[must_use]
+    pub fn new(pace: Pace, circles: usize, devices_per_circle: usize) -> Self {
+        let now = ambient::now();
+        Self {
+            pace,
+            devices_per_circle,
+            senders: (0..circles).map(|_| Sender::default()).collect(),
+            boxes: (0..circles * devices_per_circle).map(|_| Mailbox::default()).collect(),
+            sending: false,
+            span: None,
+            tally: Tally::default(),
+            troubles: BTreeMap::new(),
+            moved_at: now,
+            swept_at: now,
+        }
+    }
+
+    /// Gives every sender further messages to send.
+    pub fn load(&mut self, frames: Vec<Vec<Bytes>>) {
+        for (sender, frames) in self.senders.iter_mut().zip(frames) {
+            sender.queue.extend(frames);
+        }
+    }
+
+    /// Serves the sockets for a moment.
+    ///
+    /// # Errors
+    /// When the system's poll fails.
+    pub fn turn(&mut self, fleet: &mut Fleet, wait: Duration) -> Result<()> {
+        fleet.turn(wait, self)?;
+        let now = ambient::now();
+        if now.duration_since(self.swept_at) >= ACK_SWEEP {
+            self.swept_at = now;
+            self.ack_older_than(fleet, now, self.pace.ack_delay);
+        }
+        Ok(())
+    }
+
+    /// Sends for so long, or until a sender has nothing more to send; tells for how long it did.
+    ///
+    /// # Errors
+    /// When the system's poll fails.
+    pub fn send_for(&mut self, fleet: &mut Fleet, time: Duration) -> Result<Duration> {
+        let start = ambient::now();
+        self.sending = true;
+        for i in 0..self.senders.len() {
+            let index = i * self.devices_per_circle;
+            if let Some(connection) = fleet.connection(index) {
+                self.fill(i, connection);
+                fleet.flush(index, self);
+            }
+        }
+        while start.elapsed() < time && !self.has_run_out() && self.moved_at.elapsed() < PATIENCE {
+            self.turn(fleet, Duration::from_millis(10))?;
+        }
+        Ok(start.elapsed())
+    }
+
+    fn has_run_out(&self) -> bool {
+        self.senders.iter().any(|sender| sender.queue.is_empty() && !sender.stopped)
+    }
+
+    /// From now on it counts.
+    pub fn start_clock(&mut self) {
+        self.tally = Tally::default();
+        self.span = Some(Span { start: ambient::now(), end: None });
+    }
+
+    /// From now on nothing more is sent, and what comes counts only as the end of what was sent.
+    pub fn stop_clock(&mut self) {
+        self.sending = false;
+        if let Some(span) = &mut self.span {
+            span.end = Some(ambient::now());
+        }
+    }
+
+    /// Waits until every send is answered and every device has everything that was accepted, then acknowledges all of it. Tells whether
+    /// everything came.
+    ///
+    /// # Errors
+    /// When the system's poll fails.
+    pub fn drain(&mut self, fleet: &mut Fleet) -> Result<bool> {
+        self.sending = false;
+        self.moved_at = ambient::now();
+        while !self.is_drained() && self.moved_at.elapsed() < PATIENCE {
+            self.turn(fleet, Duration::from_millis(10))?;
+        }
+        self.ack_older_than(fleet, ambient::now(), Duration::ZERO);
+        while self.boxes.iter().any(|mailbox| mailbox.unacked_since.is_some()) && self.moved_at.elapsed() < PATIENCE {
+            self.turn(fleet, Duration::from_millis(10))?;
+            self.ack_older_than(fleet, ambient::now(), Duration::ZERO);
+        }
+        Ok(self.is_drained())
+    }
+
+    fn is_drained(&self) -> bool {
+        let complete = |index: usize, mailbox: &Mailbox| {
+            let accepted = self.senders[index / self.devices_per_circle].accepted;
+            u64::try_from(mailbox.entries.len()).is_ok_and(|entries| entries >= accepted)
+        };
+        self.senders.iter().all(|sender| sender.in_flight == 0)
+            && self.boxes.iter().enumerate().all(|(index, mailbox)| complete(index, mailbox))
+    }
+
+    /// What happened in the time that counts.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Sends accepted since the beginning, by sender.
+    pub fn accepted(&self) -> impl Iterator<Item = u64> {
+        self.senders.iter().map(|sender| sender.accepted)
+    }
+
+    /// What every device has got.
+    #[must_use]
+    pub fn boxes(&self) -> &[Mailbox] {
+        &self.boxes
+    }
+
+    /// What went wrong, and how often.
+    #[must_use]
+    pub fn troubles(&self) -> &BTreeMap<String, u64> {
+        &self.troubles
+    }
+
+    fn trouble(&mut self, what: impl Into<String>) {
+        *self.troubles.entry(what.into()).or_default() += 1;
+    }
+
+    /// Fills a sender's window.
+    fn fill(&mut self, i: usize, connection: &mut Connection) {
+        let sender = &mut self.senders[i];
+        if sender.stopped || sender.in_flight >= self.pace.window {
+            return;
+        }
+        let now = ambient::now();
+        while sender.in_flight < self.pace.window
+            && let Some(frame) = sender.queue.pop_front()
+        {
+            connection.put_framed(&frame);
+            sender.sent_at.push(now);
+            sender.in_flight += 1;
+        }
+    }
+
+    fn accepted_one(&mut self, i: usize, reference: u64, accepted: &wire::Accepted, at: Instant) {
+        if !accepted.partial_device_ids.is_empty() {
+            self.trouble("a mailbox was full");
+        }
+        let sender = &mut self.senders[i];
+        sender.in_flight = sender.in_flight.saturating_sub(1);
+        sender.accepted += 1;
+        if sender.accepted != reference && !sender.stopped {
+            self.trouble("answers out of order");
+        }
+        let Some(span) = self.span else { return };
+        self.tally.accepted += u64::from(span.holds(at));
+        if let Some(sent_at) = nth(&self.senders[i].sent_at, reference)
+            && span.holds(*sent_at)
+        {
+            self.tally.answers.record(at.duration_since(*sent_at));
+        }
+    }
+
+    fn refused_one(&mut self, i: usize, problem: &wire::Problem) {
+        let sender = &mut self.senders[i];
+        sender.in_flight = sender.in_flight.saturating_sub(1);
+        sender.stopped = true;
+        self.trouble(format!("refused: {} {}", problem.code, problem.detail));
+    }
+
+    fn entry(&mut self, index: usize, entry: wire::MailboxEntry, at: Instant, connection: &mut Connection) {
+        let (i, is_echo) = (index / self.devices_per_circle, index.is_multiple_of(self.devices_per_circle));
+        let mailbox = &mut self.boxes[index];
+        let seq = entry.seq;
+        let due = u64::try_from(mailbox.entries.len()).unwrap_or(u64::MAX) + 1;
+        if seq != due {
+            self.trouble(if seq < due { "an entry came twice" } else { "an entry was left out" });
+            return;
+        }
+        mailbox.entries.push(entry);
+        let since = *mailbox.unacked_since.get_or_insert(at);
+        if seq - mailbox.acked_seq >= self.pace.ack_entries || at.duration_since(since) >= self.pace.ack_delay {
+            mailbox.ack(connection);
+        }
+        let Some(span) = self.span else { return };
+        if is_echo {
+            self.tally.echoes += u64::from(span.holds(at));
+            return;
+        }
+        self.tally.forks += u64::from(span.holds(at));
+        if let Some(sent_at) = nth(&self.senders[i].sent_at, seq)
+            && span.holds(*sent_at)
+        {
+            self.tally.delivery.record(at.duration_since(*sent_at));
+        }
+    }
+
+    fn ack_older_than(&mut self, fleet: &mut Fleet, now: Instant, age: Duration) {
+        for index in 0..self.boxes.len() {
+            let mailbox = &mut self.boxes[index];
+            let is_due = mailbox.unacked_since.is_some_and(|since| now.duration_since(since) >= age);
+            if is_due && let Some(connection) = fleet.connection(index) {
+                mailbox.ack(connection);
+                fleet.flush(index, self);
+            }
+        }
+    }
+}
+
+impl Mailbox {
+    fn ack(&mut self, connection: &mut Connection) {
+        let seq = u64::try_from(self.entries.len()).unwrap_or(u64::MAX);
+        let cursor = wire::Cursor { epoch: self.epoch, seq };
+        put(connection, 0, client_frame::Frame::Ack(wire::Ack { mailbox: Some(cursor) }));
+        self.acked_seq = seq;
+        self.unacked_since = None;
+    }
+}
+
+/// Counted from 1.
+fn nth(times: &[Instant], number: u64) -> Option<&Instant> {
+    times.get(usize::try_from(number.checked_sub(1)?).ok()?)
+}
+
+impl Handler for Drive {
+    fn live(&mut self, index: usize, hello: &wire::Hello) {
+        if let Some(state) = &hello.mailbox {
+            self.boxes[index].epoch = state.epoch;
+        }
+    }
+
+    fn frame(
+        &mut self,
+        index: usize,
+        frame: node_frame::Frame,
+        reference: u64,
+        at: Instant,
+        connection: &mut Connection,
+    ) {
+        self.moved_at = at;
+        match frame {
+            node_frame::Frame::Entry(entry) => self.entry(index, entry, at, connection),
+            node_frame::Frame::Accepted(accepted) => {
+                let i = index / self.devices_per_circle;
+                self.accepted_one(i, reference, &accepted, at);
+                if self.sending {
+                    self.fill(i, connection);
+                }
+            }
+            node_frame::Frame::Problem(problem) if reference > 0 => {
+                self.refused_one(index / self.devices_per_circle, &problem);
+            }
+            node_frame::Frame::Problem(problem) => {
+                self.trouble(format!("problem: {} {}", problem.code, problem.detail))
+            }
+            node_frame::Frame::Gap(gap) => self.trouble(format!("a gap: {:?}", gap.reason())),
+            node_frame::Frame::Draining(_) => self.trouble("the node is shutting down"),
+            node_frame::Frame::Hello(_) | node_frame::Frame::CaughtUp(_) => {}
+        }
+    }
+
+    fn pinged(&mut self, _: usize) {}
+
+    fn ponged(&mut self, _: usize) {}
+
+    fn gone(&mut self, _: usize, why: &str) {
+        self.trouble(format!("a connection was lost: {why}"));
+    }
+}

@@ -1,0 +1,166 @@
+//! What a node carries: devices that send encrypted messages, and all who get them.
+//!
+//! [`crowd`] makes the accounts, [`write`] encrypts the messages before the clock starts, [`drive`] sends and receives them, [`verify`]
+//! opens what came, [`compare`] writes the same rows one by one, [`result`] says what it all came to.
+//!
+//! The loop is closed: a sender has a bounded number of unanswered sends, so the rate is what the node takes, and latencies are those at
+//! that rate. It does not measure a given rate, nor devices that are away.
+
+mod compare;
+mod crowd;
+mod drive;
+mod result;
+mod verify;
+mod write;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+pub use compare::Comparison;
+pub use result::{Memories, SendResult};
+pub use verify::Verified;
+
+use crate::{
+    cli::SendArgs,
+    figures::{as_f64, grouped_f64, rate},
+    node::{Node, proc},
+    progress::{Progress, say},
+    socket::Fleet,
+};
+use crowd::Circle;
+use drive::{Drive, Pace};
+use result::Clocked;
+use verify::Sent;
+use write::Writer;
+
+/// Messages per sender with which the rate is found out.
+const TRIAL_MESSAGES: usize = 40;
+/// What a trial says is needed is prepared this many times over: a trial runs with cold caches.
+const PREPARE_MARGIN: f64 = 1.6;
+/// Longest time for anything that runs out by itself.
+const LONG: Duration = Duration::from_secs(3600);
+/// Connections being opened at once.
+const AT_ONCE: usize = 128;
+/// Open files beside the connections.
+const OTHER_FILES: usize = 200;
+
+/// Runs the measurement.
+///
+/// # Errors
+/// When it could not be made; what was refused, lost or repeated is part of the result.
+pub fn run(args: &SendArgs) -> Result<SendResult> {
+    let senders = usize::try_from(args.senders)?;
+    let devices = usize::try_from(args.devices)?;
+    let open_files = proc::raise_open_files()?;
+    let needed = u64::try_from(senders * (devices + 1) + OTHER_FILES)?;
+    ensure!(open_files >= needed, "this needs {needed} open files; this machine allows {open_files} (ulimit -Hn)");
+
+    let node = Node::start(&args.node)?;
+    let circles = crowd::make(node.url(), senders, devices)?;
+    let mut load = Load::connect(args, &node, circles)?;
+    load.prepare()?;
+    let clocked = load.measure(&node)?;
+    let is_drained = load.drive.drain(&mut load.fleet)?;
+    if !is_drained {
+        say("not everything came; see below");
+    }
+    let result = load.conclude(&node, clocked)?;
+    node.stop()?;
+    Ok(result)
+}
+
+/// The measurement while it runs.
+struct Load<'a> {
+    args: &'a SendArgs,
+    circles: Vec<Circle>,
+    writers: Vec<Writer>,
+    fleet: Fleet,
+    drive: Drive,
+}
+
+impl<'a> Load<'a> {
+    fn connect(args: &'a SendArgs, node: &Node, circles: Vec<Circle>) -> Result<Self> {
+        let pace = Pace {
+            window: usize::try_from(args.window)?,
+            ack_entries: args.ack_entries.into(),
+            ack_delay: args.ack_delay,
+        };
+        let devices_per_circle = usize::try_from(args.devices)? + 1;
+        let mut drive = Drive::new(pace, circles.len(), devices_per_circle);
+        let mut fleet = Fleet::new(node.url())?;
+        let count = circles.len() * devices_per_circle;
+        let progress = Progress::new("connecting devices", u64::try_from(count)?);
+        let tokens = circles.iter().flat_map(Circle::devices).map(|device| device.token.as_str());
+        let show = progress.clone();
+        fleet.open_all(tokens, AT_ONCE, &mut drive, |live| show.set(u64::try_from(live).unwrap_or(0)))?;
+        progress.done("");
+        ensure!(fleet.live() == count, "{} of {count} devices could connect: {:?}", fleet.live(), drive.troubles());
+        let writers = circles.iter().map(|_| Writer::new()).collect();
+        Ok(Self { args, circles, writers, fleet, drive })
+    }
+
+    /// Encrypts enough messages: as many as the user says, or as a trial run says.
+    fn prepare(&mut self) -> Result<()> {
+        if let Some(count) = self.args.prepare {
+            return self.write(usize::try_from(count)?);
+        }
+        self.write(TRIAL_MESSAGES)?;
+        let time = self.drive.send_for(&mut self.fleet, LONG)?;
+        self.drive.stop_clock();
+        let accepted: u64 = self.drive.accepted().sum();
+        self.drive.drain(&mut self.fleet).context("the trial")?;
+        let per_second = rate(accepted, time);
+        let seconds = f64::from(self.args.seconds) + self.args.warm_up.as_secs_f64();
+        let needed = per_second * seconds * PREPARE_MARGIN / as_f64(u64::try_from(self.circles.len())?);
+        say(&format!("trial: {} sends/s; preparing for more", grouped_f64(per_second)));
+        self.write(whole(needed).max(TRIAL_MESSAGES))
+    }
+
+    fn write(&mut self, count: usize) -> Result<()> {
+        let text_bytes = usize::try_from(self.args.text_bytes)?;
+        let (fleet, drive) = (&mut self.fleet, &mut self.drive);
+        let meanwhile = || drive.turn(fleet, Duration::from_millis(100));
+        let frames = write::write_all(&mut self.writers, &self.circles, count, text_bytes, meanwhile)?;
+        self.drive.load(frames);
+        Ok(())
+    }
+
+    /// Warms up, then counts.
+    fn measure(&mut self, node: &Node) -> Result<Clocked> {
+        let seconds = Duration::from_secs(self.args.seconds.into());
+        say(&format!("warming up for {:.0?}, then measuring for {seconds:.0?}", self.args.warm_up));
+        self.drive.send_for(&mut self.fleet, self.args.warm_up)?;
+        let cpu = || -> Result<_> { Ok((node.pid().map(proc::cpu).transpose()?, proc::cpu(std::process::id())?)) };
+        let before = cpu()?;
+        self.drive.start_clock();
+        let time = self.drive.send_for(&mut self.fleet, seconds)?;
+        self.drive.stop_clock();
+        let after = cpu()?;
+        let node_cpu = after.0.zip(before.0).map(|(after, before)| after.saturating_sub(before));
+        let own_cpu = after.1.saturating_sub(before.1);
+        let memory = node.pid().map(proc::memory).transpose()?;
+        Ok(Clocked { time, node_cpu, own_cpu, memory, ran_out: time < seconds })
+    }
+
+    /// Checks what came, and compares.
+    fn conclude(self, node: &Node, clocked: Clocked) -> Result<SendResult> {
+        let Self { args, circles, writers, fleet, drive } = self;
+        let text_bytes = usize::try_from(args.text_bytes)?;
+        let parts = circles.iter().zip(&writers).zip(drive.accepted());
+        let sent: Vec<Sent<'_>> =
+            parts.map(|((circle, writer), accepted)| Sent { circle, ids: &writer.ids, accepted, text_bytes }).collect();
+        drop(fleet);
+        let mut verified = verify::open_all(&sent, drive.boxes(), args.sample.into())?;
+        verified.undrained = verify::undrained(node.url(), &sent)?;
+        let devices = usize::try_from(args.devices)?;
+        let forks = drive.tally().accepted * u64::from(args.devices);
+        let comparison = compare::run(node.folder(), drive.boxes(), devices + 1, forks, args.compare)?;
+        Ok(SendResult::new(args, &drive, &clocked, verified, comparison))
+    }
+}
+
+/// The next whole number, as a count.
+fn whole(number: f64) -> usize {
+    format!("{:.0}", number.max(0.0).ceil()).parse().unwrap_or(usize::MAX)
+}

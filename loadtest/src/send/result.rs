@@ -1,0 +1,203 @@
+//! What it all came to, for people, for `grep` and as JSON.
+
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use serde::Serialize;
+
+use super::{Comparison, Verified, drive::Drive};
+use crate::{
+    cli::SendArgs,
+    figures::{Percentiles, as_f64, grouped, grouped_f64, mib, rate},
+    node::proc::Memory,
+};
+
+/// What was read while the clock ran.
+pub struct Clocked {
+    /// How long it ran.
+    pub time: Duration,
+    /// Processor time of the node, if its process is known.
+    pub node_cpu: Option<Duration>,
+    /// Processor time of this program.
+    pub own_cpu: Duration,
+    /// The node's memory at the end.
+    pub memory: Option<Memory>,
+    /// A sender had nothing more to send before the time was over.
+    pub ran_out: bool,
+}
+
+/// The node's memory in bytes.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Memories {
+    /// At the end of the measurement.
+    pub resident: u64,
+    /// The most since its start.
+    pub peak: u64,
+}
+
+/// The result of `send`.
+#[derive(Debug, Serialize)]
+pub struct SendResult {
+    /// Devices that sent.
+    pub senders: u32,
+    /// Other devices that each message reached.
+    pub devices: u32,
+    /// Unanswered sends per sender.
+    pub window: u32,
+    /// Seconds that counted.
+    pub seconds: f64,
+    /// The prepared messages ran out before the time was over.
+    pub ran_out: bool,
+    /// Sends that were accepted in that time.
+    pub accepted: u64,
+    /// Accepted sends per second.
+    pub sends_per_second: f64,
+    /// Forks per second, echoes not counted.
+    pub forks_per_second: f64,
+    /// Rows per second, echoes counted.
+    pub rows_per_second: f64,
+    /// Forks per second that reached their devices in that time.
+    pub delivered_forks_per_second: f64,
+    /// From the send call to the receiver's socket.
+    pub delivery: Percentiles,
+    /// From the send call to the answer.
+    pub answers: Percentiles,
+    /// Processor time of the node per fork, in microseconds.
+    pub node_cpu_us_per_fork: Option<f64>,
+    /// Processor time of this program per fork, in microseconds.
+    pub generator_cpu_us_per_fork: f64,
+    /// Processors that the node kept busy.
+    pub node_cores: Option<f64>,
+    /// Processors that this program kept busy.
+    pub generator_cores: f64,
+    /// The node's memory.
+    pub memory: Option<Memories>,
+    /// What went wrong, and how often.
+    pub troubles: BTreeMap<String, u64>,
+    /// The check afterwards.
+    pub verified: Verified,
+    /// The comparison.
+    pub row_by_row: Comparison,
+    /// Forks per second over the comparison's rows per second.
+    pub group_commit_gain: f64,
+}
+
+impl SendResult {
+    pub(super) fn new(
+        args: &SendArgs,
+        drive: &Drive,
+        clocked: &Clocked,
+        verified: Verified,
+        row_by_row: Comparison,
+    ) -> Self {
+        let tally = drive.tally();
+        let forks = tally.accepted * u64::from(args.devices);
+        let time = clocked.time;
+        let per_fork = |cpu: Duration| if forks == 0 { 0.0 } else { cpu.as_secs_f64() * 1e6 / as_f64(forks) };
+        let cores = |cpu: Duration| if time.is_zero() { 0.0 } else { cpu.as_secs_f64() / time.as_secs_f64() };
+        let forks_per_second = rate(forks, time);
+        let gain = if row_by_row.rows_per_second > 0.0 { forks_per_second / row_by_row.rows_per_second } else { 0.0 };
+        Self {
+            senders: args.senders,
+            devices: args.devices,
+            window: args.window,
+            seconds: time.as_secs_f64(),
+            ran_out: clocked.ran_out,
+            accepted: tally.accepted,
+            sends_per_second: rate(tally.accepted, time),
+            forks_per_second,
+            rows_per_second: rate(forks + tally.accepted, time),
+            delivered_forks_per_second: rate(tally.forks, time),
+            delivery: tally.delivery.percentiles(),
+            answers: tally.answers.percentiles(),
+            node_cpu_us_per_fork: clocked.node_cpu.map(per_fork),
+            generator_cpu_us_per_fork: per_fork(clocked.own_cpu),
+            node_cores: clocked.node_cpu.map(cores),
+            generator_cores: cores(clocked.own_cpu),
+            memory: clocked.memory.map(|m| Memories { resident: m.resident_bytes, peak: m.peak_bytes }),
+            troubles: drive.troubles().clone(),
+            verified,
+            row_by_row,
+            group_commit_gain: gain,
+        }
+    }
+
+    /// Nothing was refused, lost or repeated.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.troubles.is_empty() && self.verified.is_clean() && self.accepted > 0
+    }
+
+    /// The figures, for people and for `grep`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let Self { senders, devices, window, seconds, .. } = self;
+        let _ = writeln!(
+            text,
+            "{senders} senders, {devices} other devices each, {window} unanswered sends per sender, {seconds:.1} s"
+        );
+        if self.ran_out {
+            let _ = writeln!(text, "note: the prepared messages ran out early (see --prepare)");
+        }
+        for (name, value) in [
+            ("accepted sends/s", grouped_f64(self.sends_per_second)),
+            ("forks/s", format!("{} (echoes not counted)", grouped_f64(self.forks_per_second))),
+            ("rows/s", format!("{} (echoes counted)", grouped_f64(self.rows_per_second))),
+            ("delivered forks/s", grouped_f64(self.delivered_forks_per_second)),
+            ("delivery", self.delivery.to_string()),
+            ("answer", self.answers.to_string()),
+        ] {
+            let _ = writeln!(text, "{name:<20}{value}");
+        }
+        self.write_costs(&mut text);
+        self.write_check(&mut text);
+        self.write_comparison(&mut text);
+        text
+    }
+
+    fn write_costs(&self, text: &mut String) {
+        if let Some((cpu, cores)) = self.node_cpu_us_per_fork.zip(self.node_cores) {
+            let _ = writeln!(text, "{:<20}{cpu:.1} µs of processor time per fork, {cores:.2} cores", "node");
+        }
+        let (cpu, cores) = (self.generator_cpu_us_per_fork, self.generator_cores);
+        let _ = writeln!(text, "{:<20}{cpu:.1} µs of processor time per fork, {cores:.2} cores", "generator");
+        if let Some(memory) = &self.memory {
+            let (resident, peak) = (mib(memory.resident), mib(memory.peak));
+            let _ = writeln!(text, "{:<20}{resident} MiB resident, {peak} MiB at most", "node's memory");
+        }
+    }
+
+    fn write_check(&self, text: &mut String) {
+        let Verified { opened, decrypted, lost, faults, fault_count, undrained } = &self.verified;
+        let _ = writeln!(
+            text,
+            "{:<20}{} entries opened, {} decrypted whole; lost {lost}, repeated or wrong {fault_count}, mailboxes not drained {undrained}",
+            "verified",
+            grouped(*opened),
+            grouped(*decrypted),
+        );
+        for fault in faults {
+            let _ = writeln!(text, "wrong: {fault}");
+        }
+        let errors: u64 = self.troubles.values().sum();
+        let _ = writeln!(text, "{:<20}{errors}", "errors");
+        for (what, times) in &self.troubles {
+            let _ = writeln!(text, "{times} times: {what}");
+        }
+    }
+
+    fn write_comparison(&self, text: &mut String) {
+        let Comparison { rows, wanted, seconds, rows_per_second } = &self.row_by_row;
+        let _ = writeln!(
+            text,
+            "{:<20}{} rows/s ({} rows in {seconds:.1} s, one SQLite transaction each)",
+            "row by row",
+            grouped_f64(*rows_per_second),
+            grouped(*rows)
+        );
+        if self.row_by_row.is_extrapolated() {
+            let _ = writeln!(text, "note: stopped before all {} rows; its rate stands for the rest", grouped(*wanted));
+        }
+        let _ = writeln!(text, "group_commit_gain: {:.1}", self.group_commit_gain);
+    }
+}

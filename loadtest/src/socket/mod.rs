@@ -1,0 +1,345 @@
+//! Many device sockets on one thread: [`Fleet`] opens them as any device would (upgrade, hello, resume, caught up), answers pings and
+//! gives every further frame to a [`Handler`].
+//!
+//! Written on the bare poll of the system rather than on tasks: 19,000 connections cost some hundred bytes each, and the processor time
+//! of the generator, which shares its cores with the node, goes into system calls alone. No TLS, no reconnecting.
+
+mod connection;
+pub mod frame;
+
+use std::{
+    io,
+    net::{SocketAddr, ToSocketAddrs as _},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use bytes::Bytes;
+use martlet_protocol::wire::{self, client_frame, node_frame};
+use mio::{Events, Interest, Poll, Token, event::Event};
+use prost::Message as _;
+
+use crate::ambient;
+
+pub use connection::Connection;
+use connection::{Read, Upgrade};
+use frame::opcode;
+
+/// One read takes many frames; shared by all connections.
+const SCRATCH_BYTES: usize = 256 * 1024;
+/// Events taken from the system at once.
+const EVENTS: usize = 1024;
+/// How long a connection may take from the upgrade to being caught up.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is done with what the sockets bring. `index` is what [`Fleet::open`] returned.
+pub trait Handler {
+    /// The stored backlog has come; what follows is live. Entries of the backlog came through [`Self::frame`].
+    fn live(&mut self, index: usize, hello: &wire::Hello);
+    /// A frame other than hello and caught-up, read at this moment. What is put on the connection goes out afterwards in one write.
+    fn frame(
+        &mut self,
+        index: usize,
+        frame: node_frame::Frame,
+        reference: u64,
+        at: Instant,
+        connection: &mut Connection,
+    );
+    /// The node pinged and was answered.
+    fn pinged(&mut self, index: usize);
+    /// The node answered a ping of ours.
+    fn ponged(&mut self, index: usize);
+    /// The socket is no more, or never came to be.
+    fn gone(&mut self, index: usize, why: &str);
+}
+
+/// The sockets.
+pub struct Fleet {
+    poll: Poll,
+    events: Events,
+    node: SocketAddr,
+    host: String,
+    members: Vec<Member>,
+    scratch: Vec<u8>,
+    live: usize,
+    opening: usize,
+}
+
+struct Member {
+    connection: Option<Connection>,
+    stage: Stage,
+}
+
+enum Stage {
+    Upgrading,
+    AwaitingHello,
+    Resuming(Box<wire::Hello>),
+    Live,
+    Gone,
+}
+
+impl Fleet {
+    /// For the node at `url`, such as `http://127.0.0.1:8080`.
+    ///
+    /// # Errors
+    /// For an address that can't be used.
+    pub fn new(url: &str) -> Result<Self> {
+        let (node, host) = address(url)?;
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS),
+            node,
+            host,
+            members: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+            live: 0,
+            opening: 0,
+        })
+    }
+
+    /// Sockets that are caught up.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// Opens a socket for each token, `at_once` of them being under way, and waits until all are live or gone.
+    ///
+    /// # Errors
+    /// When the system's poll fails, or the node leaves a socket waiting.
+    pub fn open_all<'a>(
+        &mut self,
+        tokens: impl IntoIterator<Item = &'a str>,
+        at_once: usize,
+        handler: &mut impl Handler,
+        mut progress: impl FnMut(usize),
+    ) -> Result<()> {
+        let mut tokens = tokens.into_iter().peekable();
+        let (mut before, mut since) = (self.settled(), ambient::now());
+        while tokens.peek().is_some() || self.opening > 0 {
+            while self.opening < at_once
+                && let Some(token) = tokens.next()
+            {
+                self.open(token, handler);
+            }
+            self.turn(Duration::from_millis(20), handler)?;
+            progress(self.live);
+            if self.settled() != before {
+                (before, since) = (self.settled(), ambient::now());
+            } else if since.elapsed() > OPENING_TIMEOUT {
+                bail!("{} sockets were left waiting for their first frames", self.opening);
+            }
+        }
+        Ok(())
+    }
+
+    fn settled(&self) -> usize {
+        self.members.len() - self.opening
+    }
+
+    /// Connects one more socket and asks for the upgrade; [`Handler::live`] or [`Handler::gone`] tells the outcome.
+    fn open(&mut self, token: &str, handler: &mut impl Handler) -> usize {
+        let index = self.members.len();
+        self.members.push(Member { connection: None, stage: Stage::Upgrading });
+        self.opening += 1;
+        match self.connect(index, token) {
+            Ok(connection) => self.members[index].connection = Some(connection),
+            Err(error) => self.end(index, &format!("connecting failed: {error}"), handler),
+        }
+        index
+    }
+
+    fn connect(&self, index: usize, token: &str) -> io::Result<Connection> {
+        let mut connection = Connection::connect(self.node, index)?;
+        let interest = Interest::READABLE.add(Interest::WRITABLE);
+        self.poll.registry().register(connection.stream(), Token(index), interest)?;
+        connection.put_upgrade(&self.host, token);
+        connection.flush()?;
+        Ok(connection)
+    }
+
+    /// Waits for something to happen, at most so long, and handles all of it.
+    ///
+    /// # Errors
+    /// When the system's poll fails.
+    pub fn turn(&mut self, wait: Duration, handler: &mut impl Handler) -> Result<()> {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        match self.poll.poll(&mut events, Some(wait)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error).context("poll"),
+            _ => {}
+        }
+        for event in &events {
+            self.handle(event, handler);
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    fn handle(&mut self, event: &Event, handler: &mut impl Handler) {
+        let index = event.token().0;
+        let Some(member) = self.members.get_mut(index) else { return };
+        let Some(mut connection) = member.connection.take() else { return };
+        let mut outcome = Ok(());
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            outcome = self.receive(index, &mut connection, event.is_read_closed(), handler);
+        }
+        if outcome.is_ok() && connection.is_unsent() {
+            outcome = connection.flush().map_err(|error| format!("writing failed: {error}"));
+        }
+        match outcome {
+            Ok(()) => self.members[index].connection = Some(connection),
+            Err(why) => self.end(index, &why, handler),
+        }
+    }
+
+    /// Reads until the socket is empty.
+    fn receive(
+        &mut self,
+        index: usize,
+        connection: &mut Connection,
+        closing: bool,
+        handler: &mut impl Handler,
+    ) -> Result<(), String> {
+        loop {
+            let read = connection.read(&mut self.scratch).map_err(|error| format!("reading failed: {error}"))?;
+            let at = ambient::now();
+            match read {
+                Read::Nothing => return Ok(()),
+                Read::Closed => return Err("the node closed the connection without a close frame".into()),
+                Read::Bytes { mut bytes, more } => {
+                    self.take(index, &mut bytes, at, connection, handler)?;
+                    if !bytes.is_empty() {
+                        // A copy, so that few bytes don't keep a large read in memory.
+                        connection.keep(Bytes::copy_from_slice(&bytes));
+                    }
+                    if !more && !closing {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        index: usize,
+        bytes: &mut Bytes,
+        at: Instant,
+        connection: &mut Connection,
+        handler: &mut impl Handler,
+    ) -> Result<(), String> {
+        if matches!(self.members[index].stage, Stage::Upgrading) {
+            match connection::take_upgrade(bytes) {
+                Upgrade::Unfinished => return Ok(()),
+                Upgrade::Done => self.members[index].stage = Stage::AwaitingHello,
+                Upgrade::Refused(why) => return Err(format!("the upgrade was refused: {why}")),
+            }
+        }
+        while let Some(frame) = frame::take(bytes).map_err(|error| error.to_string())? {
+            match frame.opcode {
+                opcode::BINARY => {
+                    let frame = wire::NodeFrame::decode(frame.payload).map_err(|_| "a frame that can't be read")?;
+                    self.dispatch(index, frame, at, connection, handler)?;
+                }
+                opcode::PING => {
+                    connection.put(opcode::PONG, &frame.payload);
+                    handler.pinged(index);
+                }
+                opcode::PONG => handler.ponged(index),
+                opcode::CLOSE => return Err(format!("the node closed with {}", close_words(&frame.payload))),
+                other => return Err(format!("the node sent a frame of kind {other}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn dispatch(
+        &mut self,
+        index: usize,
+        frame: wire::NodeFrame,
+        at: Instant,
+        connection: &mut Connection,
+        handler: &mut impl Handler,
+    ) -> Result<(), String> {
+        let Some(body) = frame.frame else { return Ok(()) };
+        let stage = &mut self.members[index].stage;
+        match (body, &mut *stage) {
+            (node_frame::Frame::Hello(hello), Stage::AwaitingHello) => {
+                // Without a cursor: from the oldest unacknowledged entry.
+                put(connection, 0, client_frame::Frame::Resume(wire::Resume { mailbox: None }));
+                *stage = Stage::Resuming(Box::new(hello));
+            }
+            // Sent again when its contents change, which no measurement depends on.
+            (node_frame::Frame::Hello(_), _) => {}
+            (node_frame::Frame::CaughtUp(_), Stage::Resuming(_)) => {
+                if let Stage::Resuming(hello) = std::mem::replace(stage, Stage::Live) {
+                    self.live += 1;
+                    self.opening -= 1;
+                    handler.live(index, &hello);
+                }
+            }
+            // Also after the node has read on from the store for a slow reader.
+            (node_frame::Frame::CaughtUp(_), _) => {}
+            (_, Stage::AwaitingHello) => return Err("the node's first frame was no hello".into()),
+            (body, _) => handler.frame(index, body, frame.r#ref, at, connection),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, index: usize, why: &str, handler: &mut impl Handler) {
+        let member = &mut self.members[index];
+        member.connection = None;
+        match std::mem::replace(&mut member.stage, Stage::Gone) {
+            Stage::Live => self.live -= 1,
+            Stage::Gone => return,
+            _ => self.opening -= 1,
+        }
+        handler.gone(index, why);
+    }
+
+    /// A socket that is there, to put frames on; [`Self::flush`] writes them.
+    pub fn connection(&mut self, index: usize) -> Option<&mut Connection> {
+        self.members.get_mut(index)?.connection.as_mut()
+    }
+
+    /// Writes what was put on a connection.
+    pub fn flush(&mut self, index: usize, handler: &mut impl Handler) {
+        let outcome = self.connection(index).map_or(Ok(()), Connection::flush);
+        if let Err(error) = outcome {
+            self.end(index, &format!("writing failed: {error}"), handler);
+        }
+    }
+
+    /// Pings the node on every socket; [`Handler::ponged`] hears the answers.
+    pub fn ping_all(&mut self, handler: &mut impl Handler) {
+        for index in 0..self.members.len() {
+            if let Some(connection) = self.connection(index) {
+                connection.put(opcode::PING, b"alive?");
+                self.flush(index, handler);
+            }
+        }
+    }
+}
+
+/// Puts a frame of the schema on a connection.
+pub fn put(connection: &mut Connection, reference: u64, frame: client_frame::Frame) {
+    let frame = wire::ClientFrame { r#ref: reference, frame: Some(frame) };
+    connection.put(opcode::BINARY, &frame.encode_to_vec());
+}
+
+fn close_words(payload: &[u8]) -> String {
+    match payload {
+        [a, b, reason @ ..] => {
+            format!("code {} {}", u16::from_be_bytes([*a, *b]), String::from_utf8_lossy(reason)).trim().to_owned()
+        }
+        _ => "no code".into(),
+    }
+}
+
+fn address(url: &str) -> Result<(SocketAddr, String)> {
+    let host = url.strip_prefix("http://").ok_or_else(|| anyhow!("{url}: the load generator speaks http:// only"))?;
+    let host = host.trim_end_matches('/');
+    let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    let node = with_port.to_socket_addrs().with_context(|| format!("{url} can't be resolved"))?.next();
+    Ok((node.ok_or_else(|| anyhow!("{url} has no address"))?, host.to_owned()))
+}
