@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use diesel::{ExpressionMethods as _, JoinOnDsl as _, QueryDsl as _, RunQueryDsl as _};
+use diesel::{ExpressionMethods as _, JoinOnDsl as _, OptionalExtension as _, QueryDsl as _, RunQueryDsl as _};
 
-use super::{Answered, Answers, PreparedSend, place::Head};
+use super::{Answered, Answers, PreparedSend, StoredAnswer, place::Head};
 use crate::db::{
     Conn, ConversationKey, DeviceKey, KEYS_PER_QUERY, StorageError,
     conn::on,
@@ -30,6 +30,16 @@ pub(super) fn answers(conn: &mut Conn, sends: &[PreparedSend]) -> Result<Answers
         }
     }
     Ok(found)
+}
+
+/// The first answer to one request.
+pub(super) fn answer(conn: &mut Conn, request_key: &[u8; 32]) -> Result<Option<StoredAnswer>, StorageError> {
+    let row: Option<(Vec<u8>, Vec<u8>)> = on!(conn, c => send_answers::table
+        .filter(send_answers::request_key.eq(request_key.as_slice()))
+        .select((send_answers::request_mac, send_answers::answer))
+        .first(c)
+        .optional())?;
+    Ok(row.map(|(request_mac, answer)| StoredAnswer { request_mac, answer }))
 }
 
 /// The newest membership link of each conversation.

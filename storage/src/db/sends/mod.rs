@@ -97,6 +97,23 @@ pub enum SendOutcome {
     Mismatch,
 }
 
+/// The first answer to a request, as it rests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAnswer {
+    /// Of the request that was answered.
+    pub request_mac: Vec<u8>,
+    /// The bytes that `commit_sends` was given for it.
+    pub answer: Vec<u8>,
+}
+
+/// Finds what a request was answered with, if it was committed and its answer is still kept.
+///
+/// # Errors
+/// [`StorageError`] if the query fails.
+pub fn find_answer(conn: &mut Conn, request_key: &[u8; 32]) -> Result<Option<StoredAnswer>, StorageError> {
+    look::answer(conn, request_key)
+}
+
 /// Commits the sends in their order. `answer(index, partial)` makes the bytes that a retry will get; it is called for each committed
 /// send, with the indexes of its entries that found their mailbox full.
 ///
