@@ -54,7 +54,10 @@ impl Registry {
     }
 
     pub(super) fn all(&self) -> Vec<(DeviceKey, SubscriberId)> {
-        self.shards.iter().flat_map(|shard| shard.read().iter().map(|(key, id)| (*key, *id)).collect::<Vec<_>>()).collect()
+        self.shards
+            .iter()
+            .flat_map(|shard| shard.read().iter().map(|(key, id)| (*key, *id)).collect::<Vec<_>>())
+            .collect()
     }
 
     pub(super) fn count(&self) -> usize {

@@ -60,6 +60,11 @@ pub(super) enum Hello {
 }
 
 impl State {
+    /// Of a connection that is alive and has perhaps said something already.
+    pub(super) fn new(early: Option<Box<Partial>>) -> Self {
+        Self { alive: true, partial: early, ..Self::default() }
+    }
+
     pub(super) fn outbox(&mut self) -> &mut Outbox {
         self.outbox.get_or_insert_default()
     }

@@ -75,7 +75,9 @@ impl Head {
 
     fn check(&self, message: Option<usize>, subprotocol: SubProtocol, max_bytes: usize) -> Result<(), Violation> {
         match (self.opcode, message) {
-            (OpCode::Bad, _) | (OpCode::Continue, None) | (OpCode::Text | OpCode::Binary, Some(_)) => return Err(BROKEN),
+            (OpCode::Bad, _) | (OpCode::Continue, None) | (OpCode::Text | OpCode::Binary, Some(_)) => {
+                return Err(BROKEN);
+            }
             (OpCode::Text, None) if subprotocol != SubProtocol::Json => return Err(Violation(close::UNSUPPORTED)),
             (OpCode::Binary, None) if subprotocol != SubProtocol::Proto => return Err(Violation(close::UNSUPPORTED)),
             (OpCode::Close | OpCode::Ping | OpCode::Pong, _) => {
@@ -198,7 +200,9 @@ mod tests {
             for part in [&bytes[..cut], &bytes[cut..]] {
                 let mut unread = std::mem::take(&mut partial.unread);
                 unread.extend_from_slice(part);
-                while let Some(incoming) = next(&mut unread, &mut partial, SubProtocol::Proto, MAX).expect("well-formed") {
+                while let Some(incoming) =
+                    next(&mut unread, &mut partial, SubProtocol::Proto, MAX).expect("well-formed")
+                {
                     all.push(incoming);
                 }
                 partial.unread = unread;

@@ -1,6 +1,6 @@
 //! The client socket (`/v1/socket`): from an upgraded TCP connection to frames of the schema and back.
 //!
-//! In reading order: [`upgrade`] (the handshake, authentication, refusals), [`reading`] (bytes to frames, one small task per
+//! In reading order: [`upgrade`] (the handshake, authentication; [`refusal`] if there is something wrong), [`reading`] (bytes to frames, one small task per
 //! connection), [`session`] (what a socket does, as values), [`worker`] (deliveries, writes, pings, closing; one loop per thread),
 //! [`work`] (what takes time). Beneath: [`incoming`] and [`outbox`] (RFC 6455 in and out), [`subprotocol`] (protobuf or JSON),
 //! [`connection`], [`slots`], [`wheel`].
@@ -12,6 +12,7 @@ mod connection;
 mod incoming;
 mod outbox;
 mod reading;
+mod refusal;
 mod session;
 mod slots;
 mod subprotocol;

@@ -83,7 +83,13 @@ impl Outbox {
     }
 
     /// A whole frame: `filled_len` payload bytes written by `fill`, and after them shared bytes.
-    pub(super) fn frame_with(&mut self, opcode: Opcode, filled_len: usize, fill: impl FnOnce(&mut BytesMut), shared: Bytes) {
+    pub(super) fn frame_with(
+        &mut self,
+        opcode: Opcode,
+        filled_len: usize,
+        fill: impl FnOnce(&mut BytesMut),
+        shared: Bytes,
+    ) {
         self.head(opcode, filled_len + shared.len());
         fill(&mut self.open);
         self.waiting_bytes += filled_len + shared.len();

@@ -160,7 +160,8 @@ mod tests {
     fn shared_content_reads_like_any() {
         for content in [0, 1, SHARE_FROM_BYTES - 1, SHARE_FROM_BYTES, 70_000] {
             let item = LiveItem::Entry(entry(content));
-            let frame = wire::NodeFrame::decode(written(SubProtocol::Proto, item.clone()).as_slice()).expect("protobuf");
+            let frame =
+                wire::NodeFrame::decode(written(SubProtocol::Proto, item.clone()).as_slice()).expect("protobuf");
             assert_eq!(frame, unasked(wire::node_frame::Frame::Entry(entry(content))));
             let frame: wire::NodeFrame = serde_json::from_slice(&written(SubProtocol::Json, item)).expect("JSON");
             assert_eq!(frame, unasked(wire::node_frame::Frame::Entry(entry(content))));

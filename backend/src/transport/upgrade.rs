@@ -4,17 +4,21 @@
 use std::{future::Future, io, rc::Rc, time::Duration};
 
 use actix_http::{Method, RequestHead, Uri, header, ws};
-use martlet_protocol::{problem::Code, wire};
+use martlet_protocol::problem::Code;
 use tokio::{net::TcpStream, time};
 
 use super::{
     Upgrade,
     connection::{Connection, State},
     incoming::Partial,
+    refusal::{ALLOW_GET, Refusal, VERSION_13},
     subprotocol::SubProtocol,
     worker::Worker,
 };
-use crate::accounts::{AccountError, DeviceIdentity};
+use crate::{
+    accounts::{AccountError, DeviceIdentity},
+    clock,
+};
 
 /// Where devices connect.
 const PATH: &str = "/v1/socket";
@@ -22,60 +26,6 @@ const PATH: &str = "/v1/socket";
 const REFUSAL_LINGER: Duration = Duration::from_secs(5);
 /// When to come back to a node that is full.
 const FULL_RETRY_MS: u32 = 1000;
-const ALLOW_GET: &str = "allow: GET\r\n";
-const VERSION_13: &str = "sec-websocket-version: 13\r\n";
-
-/// A refused upgrade: the problem, and header lines that go with it.
-#[derive(Debug, PartialEq)]
-pub(super) struct Refusal {
-    problem: wire::Problem,
-    headers: &'static str,
-}
-
-impl Refusal {
-    fn new(code: Code, detail: &str) -> Self {
-        Self { problem: code.problem(detail), headers: "" }
-    }
-
-    fn later(code: Code, detail: &str, retry_after_ms: u32) -> Self {
-        let mut refusal = Self::new(code, detail);
-        refusal.problem.retry_after_ms = retry_after_ms;
-        refusal
-    }
-
-    fn with(mut self, headers: &'static str) -> Self {
-        self.headers = headers;
-        self
-    }
-
-    /// A whole HTTP/1.1 response. Field names as REST writes them: the schema's, absent where they say nothing.
-    fn response(&self) -> Vec<u8> {
-        let problem = &self.problem;
-        let mut body = serde_json::json!({
-            "type": "about:blank",
-            "title": problem.title,
-            "status": problem.status,
-            "detail": problem.detail,
-            "code": problem.code,
-        });
-        let mut retry_after = String::new();
-        if problem.retry_after_ms > 0 {
-            body["retry_after_ms"] = problem.retry_after_ms.into();
-            retry_after = format!("retry-after: {}\r\n", problem.retry_after_ms.div_ceil(1000));
-        }
-        let body = body.to_string();
-        let status = u16::try_from(problem.status).ok().and_then(|status| actix_http::StatusCode::from_u16(status).ok());
-        let reason = status.and_then(|status| status.canonical_reason()).unwrap_or("Error");
-        format!(
-            "HTTP/1.1 {} {reason}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n{retry_after}{}\
-             connection: close\r\n\r\n{body}",
-            problem.status,
-            body.len(),
-            self.headers,
-        )
-        .into_bytes()
-    }
-}
 
 /// What a good request asks for.
 #[derive(Debug, PartialEq)]
@@ -137,7 +87,8 @@ fn proof(head: &RequestHead) -> Result<Proof, Refusal> {
             .map(|token| Proof::Token(token.to_owned()))
             .ok_or_else(|| Refusal::new(Code::Unauthenticated, "Authorization must be Bearer and a device token"));
     }
-    let missing = || Refusal::new(Code::Unauthenticated, "show a device token (Authorization: Bearer) or a ticket (?ticket=)");
+    let missing =
+        || Refusal::new(Code::Unauthenticated, "show a device token (Authorization: Bearer) or a ticket (?ticket=)");
     ticket(&head.uri).map(Proof::Ticket).ok_or_else(missing)
 }
 
@@ -148,10 +99,7 @@ fn ticket(uri: &Uri) -> Option<String> {
 
 /// Handles one request for an upgrade. Returns when the socket is served by a task of its own or the refusal is written: actix's own
 /// buffers for the connection go with it.
-pub(super) fn upgrade(
-    worker: Rc<Worker>,
-    (request, framed): Upgrade,
-) -> impl Future<Output = Result<(), io::Error>> {
+pub(super) fn upgrade(worker: Rc<Worker>, (request, framed): Upgrade) -> impl Future<Output = Result<(), io::Error>> {
     let asked = Asked::parse(request.head());
     let parts = framed.into_parts();
     drop((request, parts.write_buf));
@@ -166,10 +114,8 @@ pub(super) fn upgrade(
                 // Small frames are written whole and must not wait for an acknowledgement of the one before.
                 stream.set_nodelay(true)?;
                 write_all(&stream, &switching(&asked)).await?;
-                let mut state = State { alive: true, ..State::default() };
-                if !parts.read_buf.is_empty() {
-                    state.partial = Some(Box::new(Partial::starting_with(parts.read_buf)));
-                }
+                let early = (!parts.read_buf.is_empty()).then(|| Box::new(Partial::starting_with(parts.read_buf)));
+                let state = State::new(early);
                 let subprotocol = asked.subprotocol;
                 worker.admit(|id| Connection { stream, id, identity, subprotocol, state: state.into() });
                 Ok(())
@@ -190,7 +136,10 @@ async fn admit(worker: &Worker, asked: Asked) -> Result<(Asked, DeviceIdentity),
     if worker.sockets.open() >= services.config.server.max_connections {
         return Err(Refusal::later(Code::Busy, "the node has as many sockets as it may have", FULL_RETRY_MS));
     }
-    services.limits.connect().map_err(|wait| Refusal::later(Code::RateLimited, "too many connections at once", wait))?;
+    services
+        .limits
+        .connect()
+        .map_err(|wait| Refusal::later(Code::RateLimited, "too many connections at once", wait))?;
     let identity = match &asked.proof {
         Proof::Token(token) => services.accounts.authenticate(token).await,
         Proof::Ticket(ticket) => services.accounts.redeem_ticket(ticket).await,
@@ -221,7 +170,7 @@ fn switching(asked: &Asked) -> Vec<u8> {
 
 async fn refuse(stream: TcpStream, refusal: &Refusal) -> Result<(), io::Error> {
     let linger = async {
-        write_all(&stream, &refusal.response()).await?;
+        write_all(&stream, &refusal.response(&mut clock::rng())).await?;
         rustix::net::shutdown(&stream, rustix::net::Shutdown::Write)?;
         // A connection that ends with unread bytes is reset, and its client might not read the answer.
         let mut rest = [0; 512];
@@ -249,4 +198,62 @@ async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_http::test::TestRequest;
+
+    use super::*;
+
+    fn good() -> TestRequest {
+        let mut request = TestRequest::with_uri("/v1/socket?device=x&ticket=mtk_abc");
+        request
+            .insert_header(("upgrade", "websocket"))
+            .insert_header(("connection", "upgrade"))
+            .insert_header(("sec-websocket-version", "13"))
+            .insert_header(("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="))
+            .insert_header(("sec-websocket-protocol", "chat, martlet.v1.json, martlet.v1.proto"));
+        request
+    }
+
+    fn parse(mut request: TestRequest) -> Result<Asked, Code> {
+        let mut request = request.finish();
+        // The parser of requests sets this; the test's does not.
+        request.head_mut().set_connection_type(actix_http::ConnectionType::Upgrade);
+        Asked::parse(request.head()).map_err(|refusal| refusal.code())
+    }
+
+    #[test]
+    fn the_clients_first_known_subprotocol_and_the_accept_key_of_the_rfc() {
+        let asked = parse(good()).expect("good");
+        assert_eq!(asked.subprotocol, SubProtocol::Json);
+        assert_eq!(&asked.accept, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(asked.proof == Proof::Ticket("mtk_abc".to_owned()));
+        let mut request = good();
+        request.insert_header(("authorization", "bearer mt_abc"));
+        assert!(parse(request).expect("good").proof == Proof::Token("mt_abc".to_owned()), "the header counts");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let changed = |name: &'static str, value: &'static str| {
+            let mut request = good();
+            request.insert_header((name, value));
+            parse(request).err()
+        };
+        assert_eq!(changed("sec-websocket-version", "8"), Some(Code::Malformed));
+        assert_eq!(changed("sec-websocket-key", "short"), Some(Code::Malformed));
+        assert_eq!(changed("sec-websocket-protocol", "chat"), Some(Code::Malformed));
+        assert_eq!(changed("authorization", "Basic abc"), Some(Code::Unauthenticated));
+        let mut request = good();
+        request.uri("/v1/socket");
+        assert_eq!(parse(request).err(), Some(Code::Unauthenticated));
+        let mut request = good();
+        request.uri("/v1/sockets?ticket=x");
+        assert_eq!(parse(request).err(), Some(Code::NotFound));
+        let mut request = good();
+        request.method(Method::POST);
+        assert_eq!(parse(request).err(), Some(Code::MethodNotAllowed));
+    }
 }

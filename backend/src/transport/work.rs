@@ -191,7 +191,8 @@ impl Worker {
     }
 
     async fn compare_chunk(self: &Rc<Self>, from: usize) {
-        let live = |connection: &&Rc<Connection>| connection.state.borrow().session.as_ref().is_some_and(Session::is_live);
+        let live =
+            |connection: &&Rc<Connection>| connection.state.borrow().session.as_ref().is_some_and(Session::is_live);
         let mut connections: Vec<Rc<Connection>> =
             self.slots.borrow().range(from, HEADS_PER_QUERY).filter(live).cloned().collect();
         if connections.is_empty() {
