@@ -65,7 +65,7 @@ section! {
         /// Address of the internal listener: health details and operation. It asks for no token, so keep it off public networks.
         internal_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8081)), Address;
         /// Threads that serve connections; 0 means one per processor core.
-        workers: usize = 0, Count(0..=1024);
+        workers: usize = 0, Count(0..=256);
         /// Connections the node holds at once; further ones are turned away at once with the code `busy`.
         /// Each needs a file descriptor (see `ulimit -n`).
         max_connections: usize = 1_000_000, Count(1..=100_000_000);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::Problem;
@@ -16,7 +16,10 @@ pub fn check(root: &Path) -> Result<Vec<Problem>> {
     let arguments = ["metadata", "--format-version", "1", "--locked"];
     // The network is tried second: a machine that has built the workspace has all that is needed.
     let metadata = output(cargo(&arguments).arg("--offline")).or_else(|| output(&mut cargo(&arguments)));
-    let Some(metadata) = metadata else { bail!("cargo metadata fails; is Cargo.lock up to date?") };
+    let Some(metadata) = metadata else {
+        let what = "does not fit the manifests: run cargo metadata and commit it".to_owned();
+        return Ok(vec![Problem { file: "Cargo.lock".to_owned(), line: 0, what }]);
+    };
     let metadata: Value = serde_json::from_str(&metadata).context("cargo's metadata is unreadable")?;
     let packages = metadata["packages"].as_array().context("cargo names no packages")?;
     Ok(packages.iter().filter_map(|package| refused(package, &allowed)).collect())
