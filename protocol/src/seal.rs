@@ -132,6 +132,12 @@ impl MailboxOpener {
         Self { secret, ciphers: VecDeque::new(), max_keys: max_keys.max(1) }
     }
 
+    /// How many keys are kept now.
+    #[must_use]
+    pub fn kept_keys(&self) -> usize {
+        self.ciphers.len()
+    }
+
     /// Opens one entry of this device's mailbox.
     ///
     /// # Errors
