@@ -56,7 +56,6 @@ fn unix_ms() -> u64 {
 
 /// A cryptographic generator seeded by the operating system.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the client's entropy module")]
 pub fn system_rng() -> StdRng {
     rand::make_rng()
 }

@@ -7,10 +7,10 @@
 //!
 //! It does not draw the time or randomness anywhere but in [`ambient`], and shows nothing to people; the binary does.
 
-//AGENT
+pub mod agent;
 pub mod ambient;
 pub mod api;
-//CLIENT
+pub mod client;
 pub mod compose;
 pub mod device;
 pub mod error;
@@ -23,11 +23,12 @@ pub mod secret;
 pub mod socket;
 pub mod store;
 pub mod targets;
+pub mod title;
 pub mod trust;
 
-// pub use agent::Running;
+pub use agent::Running;
 pub use ambient::{Clock, system_rng};
-// pub use client::Client;
+pub use client::Client;
 pub use device::Device;
 pub use error::ClientError;
 pub use event::{Event, StoredMessage};

@@ -116,6 +116,9 @@ pub enum Refused {
     /// The lists that the message names are not those of the conversation's members.
     #[error("a message names other recipients than the conversation has")]
     RecipientsWrong,
+    /// The server does not show a list or membership that a signed message names.
+    #[error("the server keeps back a device list or membership that a message names")]
+    ChainWithheld,
     /// A counter that stands before one from the same device, with other bytes.
     #[error("a device used one message number for two messages")]
     CounterReused,

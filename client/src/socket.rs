@@ -105,13 +105,16 @@ impl FrameSink {
 }
 
 impl FrameStream {
-    /// The next frame. Pings are answered underneath.
+    /// The next frame. Pings are answered underneath; a socket on which nothing comes for `silence`, not even a ping, is given up.
+    ///
+    /// Dropping the future loses no frame.
     ///
     /// # Errors
     /// [`SocketError`]: the socket is no more.
-    pub async fn next(&mut self) -> Result<wire::NodeFrame, SocketError> {
+    pub async fn next(&mut self, silence: Duration) -> Result<wire::NodeFrame, SocketError> {
         loop {
-            match self.0.next().await {
+            let next = tokio::time::timeout(silence, self.0.next());
+            match next.await.map_err(|_| SocketError::Failed("nothing came for too long".into()))? {
                 None => return Err(SocketError::Closed { code: 1005 }),
                 Some(Err(error)) => return Err(failed(error)),
                 Some(Ok(Message::Binary(bytes))) => {

@@ -40,10 +40,11 @@ impl Device {
                 MembershipLink::create_direct(nonce, signer, own_fingerprint, *other, fingerprint, now_ms)
             }
             NewConversation::Group(others) => {
-                let members = others
-                    .iter()
-                    .map(|(account_id, role)| self.member(account_id, *role))
-                    .collect::<Result<Vec<_>, _>>()?;
+                let members = others.iter().map(|(account_id, role)| self.member(account_id, *role)).collect::<Result<
+                    Vec<_>,
+                    _,
+                >>(
+                )?;
                 MembershipLink::create_group(nonce, signer, own_fingerprint, members, now_ms)
             }
         };
@@ -56,7 +57,12 @@ impl Device {
     ///
     /// # Errors
     /// [`ClientError::NoSuchConversation`], [`ClientError::NoSuchAccount`].
-    pub fn link_add(&self, id: &ConversationId, account: &AccountId, role: Role) -> Result<SignedMembershipLink, ClientError> {
+    pub fn link_add(
+        &self,
+        id: &ConversationId,
+        account: &AccountId,
+        role: Role,
+    ) -> Result<SignedMembershipLink, ClientError> {
         self.link(id, MembershipChange::Add(self.member(account, role)?))
     }
 

@@ -52,6 +52,14 @@ impl Device {
         Ok(store.get::<IdentityRecord>(Table::Device, IDENTITY)?.is_some())
     }
 
+    /// Forgets the device, which the server never took.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn abandon(mut self) -> Result<(), StoreError> {
+        self.store.clear()
+    }
+
     fn load_prekeys(&mut self) -> Result<(), StoreError> {
         let mut keys = Vec::new();
         for (name, key) in self.store.all::<Prekey>(Table::Prekey)? {

@@ -41,9 +41,12 @@ use crate::{
     trust::{Halt, ListChange, Trust},
 };
 pub use changes::NewConversation;
-use records::{Counter, IDENTITY, IdentityRecord, Outgoing, PLACES, Places, SESSION, Seen, SessionRecord, counter_name};
-pub use send::{Prepared, SendHalt};
-pub use upkeep::HelloAdvice;
+pub use mismatch::MismatchError;
+use records::{
+    Counter, IDENTITY, IdentityRecord, Outgoing, PLACES, Places, SESSION, Seen, SessionRecord, counter_name,
+};
+pub use send::{PrepareError, Prepared, SendHalt};
+pub use upkeep::{HelloAdvice, ONE_TIME_TARGET};
 
 /// One device with everything it knows.
 pub struct Device {
@@ -245,6 +248,23 @@ impl Device {
         result
     }
 
+    /// The name that an account was looked up by, or this account's own.
+    #[must_use]
+    pub fn name_of(&self, account_id: &AccountId) -> Option<String> {
+        if *account_id == self.keys.account_id {
+            return Some(self.username.clone());
+        }
+        self.trust.account(account_id)?.username().map(str::to_owned)
+    }
+
+    /// Remembers a conversation's title.
+    pub fn set_title(&mut self, id: &ConversationId, title: &str) {
+        if let Some(conversation) = self.trust.conversation_mut(id) {
+            conversation.title = Some(title.to_owned());
+            self.put_conversation(id);
+        }
+    }
+
     /// Remembers the name that an account was looked up by.
     pub fn name_account(&mut self, account_id: &AccountId, username: &str) {
         if let Some(account) = self.trust.account_mut(account_id) {
@@ -309,12 +329,35 @@ impl Device {
         Ok(records.into_iter().map(|(_, message)| message).collect())
     }
 
+    /// The number up to which the application has shown the history, as [`Self::set_shown`] left it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn shown(&self) -> Result<u64, StoreError> {
+        Ok(self.store.get(Table::Device, records::SHOWN)?.unwrap_or(0))
+    }
+
+    /// Remembers, durably, how far the application has shown the history.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn set_shown(&mut self, number: u64) -> Result<(), StoreError> {
+        self.batch.put(Table::Device, records::SHOWN, &number);
+        self.commit()
+    }
+
     fn remember(&mut self, mut message: StoredMessage) -> Event {
         self.places.message += 1;
         message.number = self.places.message;
         self.batch.put(Table::Message, &message.number.to_be_bytes(), &message);
         self.put_places();
         Event::Message(Box::new(message))
+    }
+
+    /// The id of a message by its number in the outbox.
+    #[must_use]
+    pub fn outgoing_id(&self, number: u64) -> Option<ClientMessageId> {
+        self.outbox.get(&number).map(|outgoing| outgoing.client_message_id)
     }
 
     /// The state of an own message that is not in the history yet.

@@ -4,7 +4,7 @@ use martlet_protocol::{
     chain::devices::DeviceList,
     crypto::sign_in_proof,
     id::DeviceId,
-    rest::{SignInRequest, SignedDeviceList},
+    rest::{DeviceLabel, RegisterRequest, SignInRequest, SignedDeviceList},
 };
 
 use super::Device;
@@ -30,6 +30,24 @@ impl Device {
     pub(crate) fn own_list(&self) -> Result<&DeviceList, ClientError> {
         let account = self.trust.account(&self.keys.account_id).ok_or(ClientError::NoDevice)?;
         Ok(account.chain().list())
+    }
+
+    /// The request that registers this device's account, made from what is stored: for one whose answer was lost.
+    ///
+    /// # Errors
+    /// [`ClientError::NotAllowed`] if this is not the account's first device.
+    pub fn registration_request(&self, password: &str, label: DeviceLabel) -> Result<RegisterRequest, ClientError> {
+        let account = self.trust.account(&self.keys.account_id).ok_or(ClientError::NoDevice)?;
+        let [device_list] = account.lists() else {
+            return Err(ClientError::NotAllowed("this device was linked; link it again from an empty folder".into()));
+        };
+        Ok(RegisterRequest {
+            username: self.username.clone(),
+            password: password.to_owned(),
+            device_list: device_list.clone(),
+            label,
+            prekeys: self.ring.pending(),
+        })
     }
 
     /// The request by which this device signs in again.

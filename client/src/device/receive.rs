@@ -65,6 +65,11 @@ impl Device {
         events
     }
 
+    /// The server's numbering went back: everything it has is read again, and repeats are recognised by their ids.
+    pub fn restart_stream(&mut self) {
+        self.move_to(0);
+    }
+
     fn move_to(&mut self, seq: u64) {
         self.places.seq = seq;
         self.put_places();

@@ -17,6 +17,7 @@ const REMEMBERED_MS: u64 = 45 * DAY_MS;
 pub(super) const IDENTITY: &[u8] = b"identity";
 pub(super) const SESSION: &[u8] = b"session";
 pub(super) const PLACES: &[u8] = b"places";
+pub(super) const SHOWN: &[u8] = b"shown";
 
 /// Who this device is. Written once.
 #[derive(Clone, Serialize, Deserialize)]

@@ -40,7 +40,8 @@ impl Device {
         if !(is_listed && is_open && is_missing) || context.sender_device == self.keys.device_id {
             return;
         }
-        let name = [b"asked".as_slice(), context.sender_device.as_bytes(), context.client_message_id.as_bytes()].concat();
+        let name =
+            [b"asked".as_slice(), context.sender_device.as_bytes(), context.client_message_id.as_bytes()].concat();
         if self.may_resend(name, DAY_MS) {
             let target = wire::MessageRef {
                 sender_device_id: context.sender_device.to_wire(),

@@ -1,12 +1,11 @@
 //! The encrypted file: a copy-on-write B-tree (redb) whose commits are atomic and reach the disk before they return.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{fs, path::Path};
 
 use rand::rngs::StdRng;
 use redb::{Database, DatabaseError, ReadableDatabase as _, TableDefinition};
-use zeroize::Zeroizing;
 
-use super::{KdfCost, StoreError, Table, vault::Header, vault::Vault};
+use super::{Changes, KdfCost, RecordBytes, StoreError, Table, vault::Header, vault::Vault};
 
 const HEADER: TableDefinition<&str, &[u8]> = TableDefinition::new("header");
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
@@ -39,11 +38,7 @@ impl FileStore {
         Ok(Self { database, vault })
     }
 
-    pub(super) fn commit(
-        &self,
-        changes: &BTreeMap<(Table, Vec<u8>), Option<Zeroizing<Vec<u8>>>>,
-        rng: &mut StdRng,
-    ) -> Result<(), StoreError> {
+    pub(super) fn commit(&self, changes: &Changes, rng: &mut StdRng) -> Result<(), StoreError> {
         let write = self.database.begin_write().map_err(io)?;
         {
             let mut records = write.open_table(RECORDS).map_err(io)?;
@@ -63,7 +58,14 @@ impl FileStore {
         write.commit().map_err(io)
     }
 
-    pub(super) fn get(&self, table: Table, name: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    pub(super) fn clear(&self) -> Result<(), StoreError> {
+        let write = self.database.begin_write().map_err(io)?;
+        write.delete_table(RECORDS).map_err(io)?;
+        write.open_table(RECORDS).map_err(io)?;
+        write.commit().map_err(io)
+    }
+
+    pub(super) fn get(&self, table: Table, name: &[u8]) -> Result<Option<RecordBytes>, StoreError> {
         let row_key = self.vault.row_key(table, name);
         let read = self.database.begin_read().map_err(io)?;
         let records = read.open_table(RECORDS).map_err(io)?;
@@ -77,7 +79,7 @@ impl FileStore {
         table: Table,
         first: &[u8],
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Zeroizing<Vec<u8>>)>, StoreError> {
+    ) -> Result<Vec<(Vec<u8>, RecordBytes)>, StoreError> {
         let from = [&[table as u8], first].concat();
         let read = self.database.begin_read().map_err(io)?;
         let records = read.open_table(RECORDS).map_err(io)?;

@@ -74,10 +74,15 @@ pub enum StoreError {
     Io(String),
 }
 
+/// A record as it is written, wiped when it is dropped.
+type RecordBytes = Zeroizing<Vec<u8>>;
+/// Records by name; none: to be removed.
+type Changes = BTreeMap<(Table, Vec<u8>), Option<RecordBytes>>;
+
 /// Changes that become durable together.
 #[derive(Default)]
 pub struct Batch {
-    changes: BTreeMap<(Table, Vec<u8>), Option<Zeroizing<Vec<u8>>>>,
+    changes: Changes,
 }
 
 impl Batch {
@@ -105,7 +110,7 @@ impl Batch {
 /// A device's records.
 pub enum Store {
     /// Lost with the process.
-    Memory(BTreeMap<(Table, Vec<u8>), Zeroizing<Vec<u8>>>),
+    Memory(BTreeMap<(Table, Vec<u8>), RecordBytes>),
     /// One encrypted file.
     File(Box<FileStore>),
 }
@@ -144,6 +149,20 @@ impl Store {
                 Ok(())
             }
             Self::File(file) => file.commit(&batch.changes, rng),
+        }
+    }
+
+    /// Forgets everything, durably: for a device that the server refused to take.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn clear(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(records) => {
+                records.clear();
+                Ok(())
+            }
+            Self::File(file) => file.clear(),
         }
     }
 

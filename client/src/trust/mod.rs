@@ -132,7 +132,10 @@ impl Trust {
 
     /// What members of known conversations say the account's list 1 is: signed, so better than what the server says.
     fn fingerprint_by_members(&self, account_id: &AccountId) -> Option<Hash> {
-        self.conversations.values().find_map(|conversation| conversation.head().members.get(account_id)).map(|m| m.fingerprint)
+        self.conversations
+            .values()
+            .find_map(|conversation| conversation.head().members.get(account_id))
+            .map(|m| m.fingerprint)
     }
 
     /// Takes links of a conversation's membership. Returns how many were new.

@@ -1,0 +1,344 @@
+//! One socket's life: hello, resume, read, acknowledge, send, until it ends.
+
+use std::{collections::HashMap, time::Duration};
+
+use futures_util::FutureExt as _;
+use martlet_protocol::{
+    problem::{Code, close},
+    rest,
+    wire::{self, client_frame, node_frame},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::Backoff;
+use crate::{
+    Client, ClientError, Refused,
+    client::{FetchError, SocketUplink, Submission, problem_from_wire},
+    event::Event,
+    socket::{FrameSink, FrameStream, SocketError, connect},
+    trust::Need,
+};
+
+/// Acks are cumulative, so they may wait for more.
+const ACK_DELAY: Duration = Duration::from_millis(200);
+/// So many entries are acknowledged without waiting.
+const ACK_ENTRIES: u64 = 256;
+/// Entries that are stored in one transaction when they arrive together.
+const MAX_BURST: usize = 64;
+/// The node pings every 30 s unless told otherwise; after three missed ones the socket is taken for dead.
+const SILENCE: Duration = Duration::from_secs(100);
+const HELLO_PATIENCE: Duration = Duration::from_secs(15);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// Sends that may wait for the socket.
+const UPLINK_QUEUE: usize = 8;
+const RESUME_REF: u64 = 1;
+
+/// How a socket's life ended.
+pub(super) enum End {
+    /// The application wants no more.
+    Stopped,
+    /// The device is no more, or is open elsewhere.
+    Ended(String),
+    /// Try again, after this long if the node said so.
+    Retry { after: Option<Duration>, why: String },
+}
+
+impl From<SocketError> for End {
+    fn from(error: SocketError) -> Self {
+        match error {
+            SocketError::Unauthenticated => Self::Ended(error.to_string()),
+            SocketError::Closed { code: close::REPLACED } => {
+                Self::Ended("another program uses this device now".to_owned())
+            }
+            other => Self::Retry { after: None, why: other.to_string() },
+        }
+    }
+}
+
+impl From<ClientError> for End {
+    fn from(error: ClientError) -> Self {
+        match &error {
+            // A store that failed must be opened anew, which is for the application to do.
+            ClientError::Store(_) => Self::Ended(error.to_string()),
+            _ if error.code() == Some(Code::Unauthenticated) => Self::Ended(error.to_string()),
+            _ => Self::Retry { after: error.retry_after_ms().map(Duration::from_millis), why: error.to_string() },
+        }
+    }
+}
+
+/// Runs one socket to its end.
+pub(super) async fn serve(
+    client: &Client,
+    stopped: &mut watch::Receiver<bool>,
+    ready: &watch::Sender<bool>,
+    backoff: &mut Backoff,
+) -> End {
+    let token = client.api().token();
+    if token.is_empty() {
+        return End::Ended("this device has no token: sign in".to_owned());
+    }
+    let connecting = connect(client.api().base(), &token);
+    let (sink, stream) = tokio::select! {
+        connected = connecting => match connected {
+            Ok(connected) => connected,
+            Err(error) => return error.into(),
+        },
+        _ = stopped.changed() => return End::Stopped,
+    };
+    let (uplink, submissions) = mpsc::channel(UPLINK_QUEUE);
+    let mut connection = Connection {
+        client,
+        sink,
+        stream,
+        submissions,
+        answers: HashMap::new(),
+        last_ref: RESUME_REF,
+        unacked: 0,
+        ack_at: None,
+        retry_after: None,
+        upkeep_stock: None,
+    };
+    match connection.run(stopped, ready, backoff, uplink).await {
+        Ok(()) => End::Stopped,
+        Err(End::Retry { after, why }) => End::Retry { after: connection.retry_after.or(after), why },
+        Err(end) => end,
+    }
+}
+
+struct Connection<'a> {
+    client: &'a Client,
+    sink: FrameSink,
+    stream: FrameStream,
+    submissions: mpsc::Receiver<Submission>,
+    answers: HashMap<u64, oneshot::Sender<Result<rest::Accepted, ClientError>>>,
+    last_ref: u64,
+    /// Entries stored since the last ack.
+    unacked: u64,
+    ack_at: Option<Instant>,
+    /// From a `Draining` frame.
+    retry_after: Option<Duration>,
+    /// One-time prekeys that a hello counted, if upkeep is due.
+    upkeep_stock: Option<usize>,
+}
+
+impl Connection<'_> {
+    async fn run(
+        &mut self,
+        stopped: &mut watch::Receiver<bool>,
+        ready: &watch::Sender<bool>,
+        backoff: &mut Backoff,
+        uplink: SocketUplink,
+    ) -> Result<(), End> {
+        let hello = tokio::time::timeout(HELLO_PATIENCE, self.stream.next(SILENCE))
+            .await
+            .map_err(|_| SocketError::Failed("no hello in time".into()))??;
+        let Some(node_frame::Frame::Hello(hello)) = hello.frame else { return Err(SocketError::Unreadable.into()) };
+        self.take_hello(&hello).await?;
+        self.resume().await?;
+        self.client.set_uplink(Some(uplink));
+        self.client.emit([Event::Connected]).await;
+        let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let ack_at = self.ack_at;
+            tokio::select! {
+                frame = self.stream.next(SILENCE) => {
+                    if self.take_burst(frame?, ready).await? {
+                        backoff.reset();
+                    }
+                }
+                Some(submission) = self.submissions.recv() => self.submit(submission).await?,
+                () = sleep_until(ack_at) => self.ack().await?,
+                _ = upkeep.tick() => self.upkeep().await?,
+                _ = stopped.changed() => {
+                    self.ack().await?;
+                    self.sink.close().await;
+                    return Ok(());
+                }
+            }
+            if self.upkeep_stock.is_some() {
+                self.upkeep().await?;
+            }
+        }
+    }
+
+    async fn resume(&mut self) -> Result<(), End> {
+        let mailbox = self.client.device(|device| device.cursor());
+        let resume = client_frame::Frame::Resume(wire::Resume { mailbox });
+        Ok(self.sink.send(&wire::ClientFrame { r#ref: RESUME_REF, frame: Some(resume) }).await?)
+    }
+
+    async fn take_hello(&mut self, hello: &wire::Hello) -> Result<(), End> {
+        let advice = self.client.device(|device| device.on_hello(hello)).map_err(ClientError::from)?;
+        self.client.emit(advice.events).await;
+        for need in advice.needs {
+            match self.client.fetch(need).await {
+                Ok(()) => {}
+                Err(FetchError::Refused(refused)) => {
+                    self.client.emit([Event::Refused { refused, seq: 0, sender_device: None }]).await;
+                }
+                Err(FetchError::Client(error)) => return Err(error.into()),
+            }
+        }
+        self.upkeep_stock = Some(advice.one_time_stock);
+        Ok(())
+    }
+
+    /// Takes a frame and those that are there already, stores them together, then tells and acknowledges. Returns whether the backlog is
+    /// read.
+    async fn take_burst(&mut self, first: wire::NodeFrame, ready: &watch::Sender<bool>) -> Result<bool, End> {
+        let mut events = Vec::new();
+        let mut is_caught_up = false;
+        let mut next = Some(first);
+        let mut taken = 0;
+        let mut end = None;
+        while let Some(frame) = next.take() {
+            is_caught_up |= self.take_frame(frame, &mut events).await?;
+            taken += 1;
+            if taken < MAX_BURST {
+                match self.stream.next(SILENCE).now_or_never() {
+                    Some(Ok(frame)) => next = Some(frame),
+                    Some(Err(error)) => end = Some(error),
+                    None => {}
+                }
+            }
+        }
+        self.client.device(|device| device.commit()).map_err(ClientError::from)?;
+        self.client.emit(events).await;
+        // Events may have made messages (a resend request, for one).
+        self.client.wake();
+        if is_caught_up {
+            self.client.emit([Event::CaughtUp]).await;
+            let _ = ready.send(true);
+        }
+        if let Some(error) = end {
+            return Err(error.into());
+        }
+        if self.unacked >= ACK_ENTRIES {
+            self.ack().await?;
+        }
+        Ok(is_caught_up)
+    }
+
+    /// Returns whether the backlog is read.
+    async fn take_frame(&mut self, frame: wire::NodeFrame, events: &mut Vec<Event>) -> Result<bool, End> {
+        match frame.frame {
+            Some(node_frame::Frame::Entry(entry)) => self.take_entry(&entry, events).await?,
+            Some(node_frame::Frame::Gap(gap)) => {
+                events.extend(self.client.device(|device| device.receive_gap(&gap)));
+                self.ack_soon();
+            }
+            Some(node_frame::Frame::Accepted(accepted)) => {
+                let accepted = rest::Accepted::try_from(&accepted).map_err(|e| ClientError::BadAnswer(e.to_string()));
+                self.answer(frame.r#ref, accepted);
+            }
+            Some(node_frame::Frame::Problem(problem)) if frame.r#ref == RESUME_REF => {
+                return Err(self.resume_refused(&problem));
+            }
+            Some(node_frame::Frame::Problem(problem)) => self.answer(frame.r#ref, Err(problem_from_wire(&problem))),
+            Some(node_frame::Frame::Hello(hello)) => self.take_hello(&hello).await?,
+            Some(node_frame::Frame::Draining(draining)) => {
+                self.retry_after = Some(Duration::from_millis(u64::from(draining.retry_after_ms)));
+            }
+            Some(node_frame::Frame::CaughtUp(_)) => return Ok(true),
+            // Of a newer server: nothing that this version has to know.
+            None => {}
+        }
+        Ok(false)
+    }
+
+    fn resume_refused(&self, problem: &wire::Problem) -> End {
+        if matches!(Code::parse(&problem.code), Some(Code::CursorAhead | Code::CursorEpoch)) {
+            // The server went back in time: read all it has; repeats are recognised.
+            self.client.device(|device| device.restart_stream());
+        }
+        problem_from_wire(problem).into()
+    }
+
+    async fn take_entry(&mut self, entry: &wire::MailboxEntry, events: &mut Vec<Event>) -> Result<(), End> {
+        let mut met: Vec<Need> = Vec::new();
+        loop {
+            let need = match self.client.device(|device| device.receive(entry)) {
+                Ok(news) => {
+                    events.extend(news);
+                    break;
+                }
+                Err(need) => need,
+            };
+            let fetched = if met.contains(&need) {
+                Err(FetchError::Refused(Refused::ChainWithheld))
+            } else {
+                met.push(need);
+                self.client.fetch(need).await
+            };
+            match fetched {
+                Ok(()) => {}
+                Err(FetchError::Refused(refused)) => {
+                    events.extend(self.client.device(|device| device.refuse_entry(entry, refused)));
+                    break;
+                }
+                // What was read before this entry is stored when the socket is opened again: the cursor stands before it.
+                Err(FetchError::Client(error)) => return Err(error.into()),
+            }
+        }
+        self.ack_soon();
+        Ok(())
+    }
+
+    fn ack_soon(&mut self) {
+        self.unacked += 1;
+        self.ack_at.get_or_insert_with(|| deadline(ACK_DELAY));
+    }
+
+    async fn ack(&mut self) -> Result<(), End> {
+        self.ack_at = None;
+        if self.unacked == 0 {
+            return Ok(());
+        }
+        self.unacked = 0;
+        let mailbox = self.client.device(|device| device.cursor());
+        let ack = client_frame::Frame::Ack(wire::Ack { mailbox });
+        Ok(self.sink.send(&wire::ClientFrame { r#ref: 0, frame: Some(ack) }).await?)
+    }
+
+    async fn submit(&mut self, submission: Submission) -> Result<(), End> {
+        self.last_ref += 1;
+        let send = client_frame::Frame::Send(submission.request);
+        self.answers.insert(self.last_ref, submission.answer);
+        Ok(self.sink.send(&wire::ClientFrame { r#ref: self.last_ref, frame: Some(send) }).await?)
+    }
+
+    fn answer(&mut self, r#ref: u64, result: Result<rest::Accepted, ClientError>) {
+        if let Some(answer) = self.answers.remove(&r#ref) {
+            // Who asked may be gone; the answer is in the echo too.
+            let _ = answer.send(result);
+        }
+    }
+
+    /// Prekeys and the token. What fails for now is tried again with the next hello or in an hour.
+    async fn upkeep(&mut self) -> Result<(), End> {
+        let stock = self.upkeep_stock.take();
+        match self.client.upkeep(stock).await {
+            Ok(()) => Ok(()),
+            Err(error @ ClientError::Store(_)) => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "upkeep has to wait");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn deadline(after: Duration) -> Instant {
+    Instant::now() + after
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
