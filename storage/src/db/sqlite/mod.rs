@@ -131,3 +131,21 @@ pub(super) fn is_busy(error: &DieselError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lower_synchronous_than_asked_for_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let config = DbConfig::new(folder.path().join("martlet.db"));
+        let mut conn = establish(&config).expect("opens");
+        conn.batch_execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").expect("set");
+        let refused = check_durability(&mut conn, Durability::Full);
+        assert!(matches!(refused, Err(StorageError::NotDurable { setting: "synchronous", .. })), "{refused:?}");
+        check_durability(&mut conn, Durability::Normal).expect("asked for");
+        conn.batch_execute("PRAGMA synchronous = OFF;").expect("set");
+        assert!(check_durability(&mut conn, Durability::Normal).is_err());
+    }
+}

@@ -1,0 +1,145 @@
+//! Reading ranges and applying acks.
+
+use martlet_storage::{
+    DeviceKey,
+    mailbox::{self, MailboxState, RangeQuery},
+    sends::EntryBody,
+};
+
+use crate::common::{Account, Conversation, NOW_S, Store, query, short};
+
+/// An account with one device that has entries 1 to `count`.
+fn filled(count: usize) -> (Store, Account, Conversation, DeviceKey) {
+    let store = Store::new();
+    let account = store.register(1);
+    let talk = store.converse(&[&account]);
+    let batch: Vec<_> = (0..count).map(|_| talk.send(&[&account])).collect();
+    store.commit(&batch);
+    let device = account.devices[0];
+    (store, account, talk, device)
+}
+
+fn part(store: &Store, query: RangeQuery) -> (Vec<String>, u64) {
+    let range = store.run(|c| mailbox::range(c, &query));
+    (short(&range.items), range.head_seq)
+}
+
+#[test]
+fn a_range_is_bounded_by_items_and_bytes() {
+    let (store, _, _, device) = filled(10);
+    let all = query(device, 0, NOW_S);
+    assert_eq!(part(&store, RangeQuery { max_items: 3, ..all }), (vec!["e1".into(), "e2".into(), "e3".into()], 10));
+    // 64 bytes each: the budget is reached with the second.
+    assert_eq!(part(&store, RangeQuery { after_seq: 7, max_bytes: 100, ..all }).0, ["e8", "e9"]);
+    assert_eq!(part(&store, RangeQuery { max_bytes: 0, ..all }).0, ["e1"], "always one");
+    assert_eq!(part(&store, RangeQuery { max_items: 0, ..all }).0, ["e1"]);
+    assert_eq!(part(&store, RangeQuery { after_seq: 10, ..all }), (vec![], 10));
+    assert_eq!(part(&store, RangeQuery { after_seq: 99, ..all }), (vec![], 10));
+    assert_eq!(part(&store, query(DeviceKey(999), 0, NOW_S)), (vec![], 0));
+}
+
+#[test]
+fn what_was_acked_reads_as_acked() {
+    let (store, _, _, device) = filled(5);
+    assert_eq!(store.ack(device, 3), 3);
+    assert_eq!(short(&store.read(device, 0)), ["gap 1-3 acked", "e4", "e5"]);
+    assert_eq!(short(&store.read(device, 2)), ["gap 3-3 acked", "e4", "e5"]);
+    assert_eq!(short(&store.read(device, 3)), ["e4", "e5"]);
+    let state = store.run(|c| mailbox::state(c, device));
+    assert_eq!(state, Some(MailboxState { epoch: 1, head_seq: 5, acked_seq: 3 }));
+}
+
+#[test]
+fn acks_are_monotone_and_end_at_the_head() {
+    let (store, account, talk, device) = filled(5);
+    assert_eq!(store.ack(device, 4), 4);
+    assert_eq!(store.ack(device, 2), 0);
+    assert_eq!(store.ack(device, u64::MAX), 1);
+    assert_eq!(store.run(|c| mailbox::state(c, device)).map(|state| state.acked_seq), Some(5));
+    assert_eq!(store.ack(DeviceKey(999), 5), 0);
+    store.commit(&[talk.send(&[&account])]);
+    assert_eq!(short(&store.read(device, 5)), ["e6"]);
+    // Several of one device in a batch: the highest counts.
+    assert_eq!(store.run(|c| mailbox::apply_acks(c, &[(device, 6), (device, 1), (DeviceKey(7), 1)])), 1);
+    assert_eq!(store.number("SELECT removed_entries FROM mailbox_acks"), 6);
+    assert_eq!(store.number("SELECT a.removed_bytes - h.added_bytes FROM mailbox_acks a, mailbox_heads h"), 0);
+}
+
+#[test]
+fn acks_trim_the_markers() {
+    let (store, account, talk, device) = filled(2);
+    let mut sleeping = talk.send(&[&account]);
+    sleeping.entries[0].body = EntryBody::Dormant;
+    for number in 0..4_u8 {
+        let mut send = sleeping.clone();
+        send.request_key = [number; 32];
+        store.commit(&[send]);
+    }
+    store.commit(&[talk.send(&[&account])]);
+    assert_eq!(short(&store.read(device, 0)), ["e1", "e2", "gap 3-6 dormant", "e7"]);
+    assert_eq!(store.ack(device, 4), 2);
+    assert_eq!(short(&store.read(device, 4)), ["gap 5-6 dormant", "e7"]);
+    assert_eq!(store.ack(device, 6), 0);
+    assert_eq!(store.number("SELECT count(*) FROM mailbox_gaps"), 0);
+    assert_eq!(short(&store.read(device, 0)), ["gap 1-6 acked", "e7"]);
+}
+
+#[test]
+fn a_content_goes_with_its_last_entry() {
+    let store = Store::new();
+    let account = store.register(3);
+    let talk = store.converse(&[&account]);
+    let batch: Vec<_> = (0..3)
+        .map(|_| {
+            let mut send = talk.send(&[&account]);
+            send.content = Some(vec![1; 5000].into());
+            send
+        })
+        .collect();
+    store.commit(&batch);
+    let [a, b, c] = account.devices[..] else { panic!("three devices") };
+    assert_eq!(store.run(|conn| mailbox::apply_acks(conn, &[(a, 3), (b, 2)])), 5);
+    assert_eq!(store.number("SELECT count(*) FROM contents"), 3);
+    store.ack(c, 2);
+    assert_eq!(store.number("SELECT count(*) FROM contents"), 1);
+    assert_eq!(store.number("SELECT refs FROM contents"), 2);
+    assert_eq!(store.run(|conn| mailbox::apply_acks(conn, &[(b, 3), (c, 3)])), 2);
+    assert_eq!(store.number("SELECT count(*) FROM contents"), 0);
+}
+
+#[test]
+fn a_hole_without_a_marker_is_told() {
+    let (store, _, _, device) = filled(9);
+    store.execute("DELETE FROM mailbox_entries WHERE seq IN (1, 4, 5, 9)");
+    let all = ["gap 1-1 unexplained", "e2", "e3", "gap 4-5 unexplained", "e6", "e7", "e8", "gap 9-9 unexplained"];
+    assert_eq!(short(&store.read(device, 0)), all);
+    // Cut anywhere, the parts say the same, and no end is taken for a hole.
+    for max_items in 1..9 {
+        let mut read = Vec::new();
+        let mut after_seq = 0;
+        while after_seq < 9 {
+            let (items, _) = part(&store, RangeQuery { max_items, ..query(device, after_seq, NOW_S) });
+            assert!(!items.is_empty() && items.len() <= max_items as usize);
+            let last = items.last().expect("an item").trim_start_matches('e').to_owned();
+            after_seq = match last.strip_prefix("gap ") {
+                Some(gap) => gap.split(['-', ' ']).nth(1).expect("an end").parse().expect("a number"),
+                None => last.parse().expect("a number"),
+            };
+            read.extend(items);
+        }
+        assert_eq!(read, all, "{max_items} at a time");
+    }
+}
+
+#[test]
+fn an_entry_without_its_content_is_an_error() {
+    let store = Store::new();
+    let account = store.register(1);
+    let talk = store.converse(&[&account]);
+    let mut send = talk.send(&[&account]);
+    send.content = Some(vec![1; 5000].into());
+    store.commit(&[send]);
+    store.execute("DELETE FROM contents");
+    let read = store.db.write_blocking(|c| mailbox::range(c, &query(account.devices[0], 0, NOW_S)));
+    assert!(matches!(read, Err(martlet_storage::StorageError::Inconsistent(_))));
+}

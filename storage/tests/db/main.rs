@@ -1,0 +1,16 @@
+//! The store against real SQLite files, one in a temporary folder per test.
+
+mod accounts;
+mod claims;
+mod common;
+mod conversations;
+mod expiry;
+mod links;
+mod mailbox;
+mod migrations;
+mod model;
+mod open;
+mod sends;
+mod sends_full;
+mod sweep;
+mod tokens;
