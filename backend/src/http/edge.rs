@@ -40,14 +40,14 @@ pub(super) async fn edge<B: MessageBody + 'static>(
     let id = RequestId::draw();
     let clock = request.app_data::<Data<Services>>().map(|services| services.clock.clone());
     let began = clock.as_ref().map(crate::clock::Clock::elapsed);
-    let kept = request.request().clone();
     request.extensions_mut().insert(id.clone());
     let response = match next.call(request).await {
         Ok(response) => finish(response, &id),
         Err(error) => {
+            // The request went with the call (the router needs it unshared), so there is nothing to log an access of.
             let error = api_error(&error);
             log_cause(&error, &id);
-            ServiceResponse::new(kept, error.response(&id.0))
+            return Err(error.into());
         }
     };
     let response = with_headers(response, &id);
