@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, future::poll_fn, io, rc::Rc};
 
 use bytes::{BufMut as _, BytesMut};
-use martlet_protocol::wire;
+use martlet_protocol::{problem::close, wire};
 use tokio::task::spawn_local;
 
 use super::{
@@ -63,7 +63,10 @@ impl Worker {
         let result = match connection.stream.try_read_buf(&mut (&mut bytes).limit(SCRATCH_BYTES)) {
             Ok(0) => None,
             Ok(_) => Some(self.take_frames(connection, &mut bytes, &mut partial, &mut frames)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Ok(())),
+            // What came with the handshake was read before and may be whole.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Some(self.take_frames(connection, &mut bytes, &mut partial, &mut frames))
+            }
             Err(_) => None,
         };
         if own {
@@ -79,6 +82,7 @@ impl Worker {
         match result {
             None => Read::Gone,
             Some(Ok(())) => Read::Frames(frames),
+            Some(Err(_)) if connection.state.borrow().closing => Read::Gone,
             Some(Err(Violation(code))) => {
                 // What came whole before the violation was understood; it is simplest, and enough, not to act on it.
                 self.close(connection, Some(code));
@@ -94,24 +98,21 @@ impl Worker {
         partial: &mut Partial,
         frames: &mut VecDeque<wire::ClientFrame>,
     ) -> Result<(), Violation> {
-        if connection.state.borrow().closing {
-            bytes.clear();
-            return Ok(());
-        }
-        connection.state.borrow_mut().alive = true;
+        connection.state.borrow_mut().alive |= !bytes.is_empty();
         let max_bytes = self.services.config.socket.max_frame_bytes;
         while let Some(incoming) = incoming::next(bytes, partial, connection.subprotocol, max_bytes)? {
+            let closing = connection.state.borrow().closing;
             match incoming {
+                // Both sides have said it.
+                Incoming::Close(_) if closing => return Err(Violation(close::GOING_AWAY)),
+                _ if closing => {}
                 Incoming::Message(message) => frames.push_back(connection.subprotocol.decode(&message)?),
                 Incoming::Ping(payload) => {
                     let mut state = connection.state.borrow_mut();
                     state.outbox().frame(Opcode::Pong, payload.len(), |out| out.extend_from_slice(&payload));
                 }
                 Incoming::Pong => {}
-                Incoming::Close(code) => {
-                    self.close(connection, code);
-                    bytes.clear();
-                }
+                Incoming::Close(code) => self.close(connection, code),
             }
         }
         Ok(())
