@@ -15,7 +15,9 @@ fn command(line: &str) -> Command {
 
 #[test]
 fn idle_connections_are_counted_and_alive() {
-    let Command::Idle(args) = command("idle --connections 20,50 --set socket.ping_interval=1s") else {
+    let Command::Idle(args) =
+        command("idle --connections 20,50 --set socket.ping_interval=1s --set socket.pong_timeout=1s")
+    else {
         panic!("not idle")
     };
     let result = idle::run(&args).expect("the measurement is made");

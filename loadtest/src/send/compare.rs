@@ -26,6 +26,7 @@ diesel::table! {
         entry_key -> BigInt,
         device_key -> BigInt,
         seq -> BigInt,
+        size_bytes -> BigInt,
         entry_id -> Binary,
         sealed -> Binary,
         expires_at_s -> BigInt,
@@ -84,6 +85,7 @@ pub fn run(
             let row = (
                 mailbox_entries::device_key.eq(i64::try_from(index)?),
                 mailbox_entries::seq.eq(i64::try_from(entry.seq)?),
+                mailbox_entries::size_bytes.eq(i64::try_from(entry.sealed.len())?),
                 mailbox_entries::entry_id.eq(entry.entry_id.as_ref()),
                 mailbox_entries::sealed.eq(entry.sealed.as_ref()),
                 mailbox_entries::expires_at_s.eq(4_000_000_000_i64),
