@@ -2,6 +2,9 @@
 //!
 //! A claimer gets one one-time prekey per device and day, and a device gives away only so many per minute whoever asks; past either
 //! the bundle has the signed prekey alone, so that nobody can drain a pool and nobody is kept from sending.
+//!
+//! A claim that gives out one-time prekeys also uses up one of the claimer's own. Otherwise a copy of the store would show, in every
+//! conversation, one device whose pool is untouched: the one that wrote.
 
 use std::{
     collections::HashMap,
@@ -110,10 +113,18 @@ impl Inner {
             .collect()
     }
 
-    async fn claim(&self, claimer: DeviceKey, wanted: Vec<Wanted>, now_ms: u64) -> Result<Vec<Claimed>, AccountError> {
-        let noted: Vec<DeviceKey> = wanted.iter().filter(|want| want.one_time).map(|want| want.device_key).collect();
+    async fn claim(
+        &self,
+        claimer: DeviceKey,
+        mut wanted: Vec<Wanted>,
+        now_ms: u64,
+    ) -> Result<Vec<Claimed>, AccountError> {
         if wanted.is_empty() {
             return Ok(Vec::new());
+        }
+        let noted: Vec<DeviceKey> = wanted.iter().filter(|want| want.one_time).map(|want| want.device_key).collect();
+        if !noted.is_empty() {
+            wanted.push(Wanted { device_key: claimer, one_time: true });
         }
         let low_water = self.config.prekeys.low_water;
         let claimed = self.db.write(move |conn| claim(conn, &wanted, low_water, now_ms)).await;

@@ -32,7 +32,10 @@ use crate::{
 pub enum Job {
     Send(Box<SendJob>),
     /// Was this request accepted before? Answered after everything that was queued before it.
-    Probe { key: RequestKey, found: oneshot::Sender<Option<Result<wire::Accepted, SendError>>> },
+    Probe {
+        key: RequestKey,
+        found: oneshot::Sender<Option<Result<wire::Accepted, SendError>>>,
+    },
     Stop,
 }
 
@@ -136,7 +139,10 @@ impl Worker {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this thread serves nothing else while it waits for the batch to grow")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this thread serves nothing else while it waits for the batch to grow"
+    )]
     fn gather(&mut self, jobs: &mut Vec<Job>) {
         if jobs.len() < self.max_sends && !self.max_delay.is_zero() {
             thread::sleep(self.max_delay);
@@ -155,7 +161,8 @@ impl Worker {
         for job in jobs.drain(..) {
             match job {
                 Job::Send(job) => {
-                    let SendJob { prepared: Prepared { send, key, sender, accepted, request, recipients }, reply } = *job;
+                    let SendJob { prepared: Prepared { send, key, sender, accepted, request, recipients }, reply } =
+                        *job;
                     sends.push(send);
                     waiting.push(Waiting { key, sender, accepted, request, recipients, reply });
                 }

@@ -9,7 +9,7 @@ use martlet_protocol::{
     id::{AccountId, ConversationId, DeviceId, Hash, PublicKey},
     wire,
 };
-use martlet_storage::{AccountKey, ConversationKey, Conn, Db, DeviceKey, StorageError, db};
+use martlet_storage::{AccountKey, Conn, ConversationKey, Db, DeviceKey, StorageError, db};
 use prost::Message as _;
 use quick_cache::sync::Cache;
 
@@ -42,6 +42,8 @@ pub struct AccountView {
     pub suites: Vec<u32>,
     /// Active and suspended ones.
     pub devices: Vec<DeviceView>,
+    /// When a device of it that was awake at the reading falls dormant unless it renewed its signed prekey since.
+    pub reread_at_ms: u64,
 }
 
 /// One device as the fork needs it.
@@ -81,7 +83,12 @@ impl Directory {
     /// # Errors
     /// `NotFound` if the conversation is missing or the sender's account is no member; `Unauthenticated` if the sending device is
     /// not served any more.
-    pub async fn audience(&self, sender: &DeviceIdentity, id: &ConversationId) -> Result<Audience, SendError> {
+    pub async fn audience(
+        &self,
+        sender: &DeviceIdentity,
+        id: &ConversationId,
+        now_ms: u64,
+    ) -> Result<Audience, SendError> {
         let conversation = match self.0.conversations.get(id) {
             Some(view) => view,
             None => self.load_conversation(sender, id).await?.ok_or(SendError::NotFound)?,
@@ -91,9 +98,10 @@ impl Directory {
         }
         let mut accounts = Vec::with_capacity(conversation.members.len());
         for (key, id) in &conversation.members {
-            accounts.push(match self.0.accounts.get(id) {
+            let cached = self.0.accounts.get(id).filter(|view| now_ms < view.reread_at_ms);
+            accounts.push(match cached {
                 Some(view) => view,
-                None => self.load_account(*key, *id).await?,
+                None => self.load_account(*key, *id, now_ms).await?,
             });
         }
         let audience = Audience { conversation, accounts };
@@ -104,7 +112,12 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Self::audience`].
-    pub async fn fresh_audience(&self, sender: &DeviceIdentity, id: &ConversationId) -> Result<Audience, SendError> {
+    pub async fn fresh_audience(
+        &self,
+        sender: &DeviceIdentity,
+        id: &ConversationId,
+        now_ms: u64,
+    ) -> Result<Audience, SendError> {
         if let Some((_, view)) = self.0.conversations.remove(id) {
             for (_, account_id) in &view.members {
                 self.0.accounts.remove(account_id);
@@ -115,7 +128,7 @@ impl Directory {
                 self.0.accounts.remove(account_id);
             }
         }
-        self.audience(sender, id).await
+        self.audience(sender, id, now_ms).await
     }
 
     /// Drops what a control entry made untrue.
@@ -149,8 +162,13 @@ impl Directory {
         Ok(view)
     }
 
-    async fn load_account(&self, key: AccountKey, id: AccountId) -> Result<Arc<AccountView>, StorageError> {
-        let view = Arc::new(self.0.db.read(move |conn| read_account(conn, key, id)).await?);
+    async fn load_account(
+        &self,
+        key: AccountKey,
+        id: AccountId,
+        now_ms: u64,
+    ) -> Result<Arc<AccountView>, StorageError> {
+        let view = Arc::new(self.0.db.read(move |conn| read_account(conn, key, id, now_ms)).await?);
         self.0.accounts.insert(id, view.clone());
         Ok(view)
     }
@@ -183,11 +201,12 @@ fn read_conversation(
     }))
 }
 
-fn read_account(conn: &mut Conn, key: AccountKey, id: AccountId) -> Result<AccountView, StorageError> {
+fn read_account(conn: &mut Conn, key: AccountKey, id: AccountId, now_ms: u64) -> Result<AccountView, StorageError> {
     let account = db::accounts::by_id(conn, &id)?.ok_or(StorageError::Inconsistent("a member without an account"))?;
     let head = db::accounts::lists_after(conn, key, account.list_n - 1)?.pop();
     let head = head.ok_or(StorageError::Inconsistent("an account without its list head"))?;
-    let list = wire::DeviceList::decode(head.list.0).map_err(|_| StorageError::Inconsistent("a stored list is unreadable"))?;
+    let list =
+        wire::DeviceList::decode(head.list.0).map_err(|_| StorageError::Inconsistent("a stored list is unreadable"))?;
     let devices: Vec<_> = db::devices::by_account(conn, key)?.into_iter().filter_map(view).collect();
     Ok(AccountView {
         account_key: key,
@@ -195,6 +214,12 @@ fn read_account(conn: &mut Conn, key: AccountKey, id: AccountId) -> Result<Accou
         n: account.list_n,
         hash: account.list_hash,
         suites: common_suites(&list, &devices),
+        reread_at_ms: devices
+            .iter()
+            .map(|d| d.prekey_not_after_ms)
+            .filter(|end| *end > now_ms)
+            .min()
+            .unwrap_or(u64::MAX),
         devices,
     })
 }

@@ -112,7 +112,11 @@ impl SendError {
     pub(super) fn may_have_been_accepted_before(&self) -> bool {
         matches!(
             self,
-            Self::Mismatch(_) | Self::NotFound | Self::SuiteUnknown(_) | Self::LifetimeInvalid { .. } | Self::TooLarge { .. }
+            Self::Mismatch(_)
+                | Self::NotFound
+                | Self::SuiteUnknown(_)
+                | Self::LifetimeInvalid { .. }
+                | Self::TooLarge { .. }
         )
     }
 }

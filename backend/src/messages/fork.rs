@@ -159,6 +159,7 @@ mod tests {
             hash: Hash::new([n; 32]),
             suites: vec![1],
             devices: devices.iter().map(device).collect(),
+            reread_at_ms: u64::MAX,
         })
     }
 

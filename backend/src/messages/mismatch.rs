@@ -42,8 +42,9 @@ impl Explainer {
     }
 
     async fn mismatch(&self, sender: &DeviceIdentity, request: &Request) -> Result<wire::Mismatch, SendError> {
-        let audience = self.directory.fresh_audience(sender, &request.conversation_id).await?;
-        let Err(differences) = fork::fork(request, &audience, sender, self.clock.now_ms()) else {
+        let now_ms = self.clock.now_ms();
+        let audience = self.directory.fresh_audience(sender, &request.conversation_id, now_ms).await?;
+        let Err(differences) = fork::fork(request, &audience, sender, now_ms) else {
             return Ok(wire::Mismatch::default());
         };
         let claimed = self.claim(sender, request, &differences).await?;

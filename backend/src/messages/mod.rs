@@ -153,7 +153,7 @@ impl Inner {
         self.limits.send(&sender.device_id).map_err(SendError::RateLimited)?;
         let request = Request::parse(request, &self.config)?;
         let now_ms = self.clock.now_ms();
-        let audience = self.directory.audience(&sender, &request.conversation_id).await?;
+        let audience = self.directory.audience(&sender, &request.conversation_id, now_ms).await?;
         if !audience.speaks(request.suite) {
             return Err(SendError::SuiteUnknown(request.suite));
         }

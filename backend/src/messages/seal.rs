@@ -131,7 +131,9 @@ impl Inner {
         for (recipient, entry_id) in recipients.iter().zip(entry_ids) {
             let body = match &recipient.gets {
                 Gets::Dormant => EntryBody::Dormant,
-                Gets::Fork(header) => EntryBody::Sealed(self.seal_one(recipient, &entry_id, header, &mut message, now_ms)?),
+                Gets::Fork(header) => {
+                    EntryBody::Sealed(self.seal_one(recipient, &entry_id, header, &mut message, now_ms)?)
+                }
                 Gets::Echo => EntryBody::Sealed(self.seal_one(recipient, &entry_id, &echo, &mut message, now_ms)?),
             };
             entries.push(PreparedEntry { device: recipient.device_key, list_n: recipient.list_n, entry_id, body });
