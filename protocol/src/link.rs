@@ -205,7 +205,11 @@ pub fn seal_answer(
 /// # Errors
 /// [`LinkError::Answer`], [`LinkError::Unreadable`].
 pub fn open_answer(code: &LinkCode, ephemeral: &DhSecret, sealed: &[u8]) -> Result<wire::LinkAnswer, LinkError> {
-    let sealed = wire::SealedLinkAnswer::decode(sealed).map_err(|_| LinkError::Answer)?;
+    let bytes = sealed;
+    let sealed = wire::SealedLinkAnswer::decode(bytes).map_err(|_| LinkError::Answer)?;
+    if sealed.encode_to_vec() != bytes {
+        return Err(LinkError::Answer);
+    }
     let enc = <HpkeKem as hpke::Kem>::EncappedKey::from_bytes(&sealed.enc).map_err(|_| LinkError::Answer)?;
     let mut opened = hpke::single_shot_open::<HpkeAead, HpkeKdf, HpkeKem>(
         &hpke::OpModeR::Psk(psk(code)),

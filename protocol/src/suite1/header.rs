@@ -125,15 +125,16 @@ pub const fn echo_header() -> Bytes {
 /// # Errors
 /// [`HeaderError::Length`], [`HeaderError::Kind`], [`HeaderError::Echo`].
 pub fn parse_header(header: &[u8]) -> Result<Header, HeaderError> {
+    if header.first() == Some(&0) {
+        // Of any length: the node makes an echo as long as the forks beside it, whatever their suite.
+        let zeros = header.iter().all(|byte| *byte == 0);
+        return if zeros { Ok(Header::Echo) } else { Err(HeaderError::Echo) };
+    }
     let header: &[u8; FORK_HEADER_LEN] = header.try_into().map_err(|_| HeaderError::Length { given: header.len() })?;
     let kind = match i32::from(header[0]).try_into() {
         Ok(wire::PrekeyKind::Signed) => PrekeyKind::Signed,
         Ok(wire::PrekeyKind::OneTime) => PrekeyKind::OneTime,
-        Ok(wire::PrekeyKind::Unspecified) => {
-            let zeros = header.iter().all(|byte| *byte == 0);
-            return if zeros { Ok(Header::Echo) } else { Err(HeaderError::Echo) };
-        }
-        Err(_) => return Err(HeaderError::Kind),
+        Ok(wire::PrekeyKind::Unspecified) | Err(_) => return Err(HeaderError::Kind),
     };
     let mut parts = ForkHeader { kind, key_id: 0, enc: [0; ENC_LEN], ct: [0; CT_LEN] };
     let mut key_id = [0; 4];

@@ -19,7 +19,7 @@
 //! HKDF is RFC 5869, the AEAD RFC 8439. The key is used for one content, so its nonce may be fixed. ChaCha20-Poly1305 alone does not
 //! commit to its key; `k_com`, which receivers check, makes one content open to one plaintext for everybody.
 //!
-//! An echo, the sending device's own entry, has a header whose first byte is 0 and whose other 84 bytes are 0 too.
+//! An echo, the sending device's own entry, has a header of zeros only, as long as the forks beside it.
 //!
 //! It does not decide who the recipients are, nor whether a message is new: that is the client's, by lists and message ids.
 

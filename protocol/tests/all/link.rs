@@ -5,6 +5,7 @@ use martlet_protocol::{
     crypto::DhSecret,
     id::{LinkId, PublicKey},
     link::{LinkCode, LinkError, check_offer, open_answer, seal_answer},
+    rest::SignedDeviceList,
     wire,
 };
 use prost::Message as _;
@@ -39,6 +40,12 @@ impl Linking {
         let sealed = seal_answer(rng, &code, &checked, &answer).expect("a good offer");
         Self { alice, newcomer, ephemeral, offer, code, answer, sealed }
     }
+
+    /// The proposed list with the new device's signature.
+    pub fn complete(&self) -> SignedDeviceList {
+        let proposed = self.answer.proposed.as_ref().expect("there").try_into().expect("readable");
+        self.alice.chain.countersign(&proposed, &self.newcomer.id, &self.newcomer.signing).expect("a good proposal")
+    }
 }
 
 fn offer(device: &Device, ephemeral: &PublicKey) -> wire::LinkOffer {
@@ -58,11 +65,8 @@ fn a_device_is_linked() {
     let linking = Linking::new(&mut rng(50));
     let answer = open_answer(&linking.code, &linking.ephemeral, &linking.sealed).expect("opens");
     assert_eq!(answer, linking.answer);
-    let proposed = answer.proposed.expect("there");
-    let proposed = (&proposed).try_into().expect("readable");
     let newcomer = &linking.newcomer;
-    let complete =
-        linking.alice.chain.countersign(&proposed, &newcomer.id, &newcomer.signing).expect("a good proposal");
+    let complete = linking.complete();
     let chain = linking.alice.chain.extend(&complete).expect("a good list");
     assert_eq!(chain.device(&newcomer.id).map(|device| device.signing_key), Some(newcomer.signing.public()));
 }

@@ -159,9 +159,7 @@ proptest! {
         if let Ok(damaged) = String::from_utf8(damage.apply(text.as_bytes())) {
             prop_assert!(damaged.trim() == *text || LinkCode::from_text(&damaged).is_err());
         }
-        // Protobuf takes repeated and unknown fields; what counts is that nothing else than the answer comes out.
-        let opened = open_answer(&LINKING.code, &LINKING.ephemeral, &damage.apply(&LINKING.sealed));
-        prop_assert!(opened.is_err() || opened.is_ok_and(|answer| answer == LINKING.answer));
+        prop_assert!(open_answer(&LINKING.code, &LINKING.ephemeral, &damage.apply(&LINKING.sealed)).is_err());
     }
 
     #[test]

@@ -14,10 +14,6 @@ pub fn label(name: &str) -> Vec<u8> {
     format!("martlet/v1/{name}\0").into_bytes()
 }
 
-pub fn variable(bytes: &[u8]) -> Vec<u8> {
-    [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
-}
-
 pub fn derive(key: &[u8; 32], name: &str) -> [u8; 32] {
     let mut out = [0; 32];
     Hkdf::<Sha256>::new(None, key).expand(&label(name), &mut out).expect("short");

@@ -123,7 +123,7 @@ fn mixed_order_cases() -> Vec<Case> {
         let mut r = [0; 32];
         r.copy_from_slice(&signature[..32]);
         let k = challenge(&r, public.as_bytes(), transcript(&message).as_bytes());
-        let place = if k.to_bytes()[0] % 8 == 0 { &mut without_too } else { &mut with_cofactor_only };
+        let place = if k.to_bytes()[0].is_multiple_of(8) { &mut without_too } else { &mut with_cofactor_only };
         place.get_or_insert((message, signature));
     }
     let prime = RawKey { scalar: secret_scalar(), public: ED25519_BASEPOINT_POINT * secret_scalar() };

@@ -174,7 +174,9 @@ fn odd_headers_are_refused_by_name() {
     assert_eq!(parse_header(&header[..84]), Err(HeaderError::Length { given: 84 }));
     assert_eq!(parse_header(&[&header[..], &[0]].concat()), Err(HeaderError::Length { given: 86 }));
     assert_eq!(parse_header(&[&[3], &header[1..]].concat()), Err(HeaderError::Kind));
+    assert_eq!(parse_header(&[]), Err(HeaderError::Length { given: 0 }));
     assert_eq!(parse_header(&echo_header()), Ok(Header::Echo));
+    assert_eq!(parse_header(&[0]), Ok(Header::Echo), "an echo beside no fork");
     assert_eq!(echo_header().len(), ECHO_HEADER_LEN);
     assert_eq!(parse_header(&[&[0], &header[1..]].concat()), Err(HeaderError::Echo));
     let mut weak = header.to_vec();
