@@ -2,12 +2,9 @@
 
 use std::panic::{self, AssertUnwindSafe};
 
-use diesel::{
-    connection::{AnsiTransactionManager, TransactionManager},
-    sqlite::SqliteConnection,
-};
+use diesel::sqlite::SqliteConnection;
 
-use super::StorageError;
+use super::{StorageError, sqlite};
 
 /// A connection: a closed enum, so that each query is compiled for each backend.
 pub enum Conn {
@@ -43,43 +40,27 @@ impl Conn {
     }
 
     /// Commits what the closure did, or undoes it if it fails or panics: the connection goes back to others either way.
+    ///
+    /// Diesel's transaction manager stands aside: SQLite ends a transaction by itself when the disk is full, and the manager then
+    /// calls the connection broken for good.
     fn transaction<T, E>(&mut self, begin: &str, run: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E>
     where
         E: From<StorageError>,
     {
-        self.recover()?;
-        on!(self, c => AnsiTransactionManager::begin_transaction_sql(c, begin)).map_err(StorageError::from)?;
+        on!(self, c => sqlite::begin(c, begin))?;
         let result = panic::catch_unwind(AssertUnwindSafe(|| run(self)));
         match result {
             Ok(Ok(value)) => {
-                on!(self, c => AnsiTransactionManager::commit_transaction(c)).map_err(StorageError::from)?;
+                on!(self, c => sqlite::commit(c))?;
                 Ok(value)
             }
             Ok(Err(error)) => {
-                self.roll_back();
+                on!(self, c => sqlite::roll_back(c));
                 Err(error)
             }
             Err(panic) => {
-                self.roll_back();
+                on!(self, c => sqlite::roll_back(c));
                 panic::resume_unwind(panic)
-            }
-        }
-    }
-
-    /// A roll-back that fails leaves the connection in its transaction; [`Self::recover`] tries again before the next one.
-    fn roll_back(&mut self) {
-        if let Err(error) = on!(self, c => AnsiTransactionManager::rollback_transaction(c)) {
-            tracing::warn!(%error, "a transaction could not be rolled back");
-        }
-    }
-
-    /// Ends a transaction that an earlier call could not end.
-    fn recover(&mut self) -> Result<(), StorageError> {
-        let depth = on!(self, c => AnsiTransactionManager::transaction_manager_status_mut(c).transaction_depth());
-        match depth {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) | Err(_) => {
-                on!(self, c => AnsiTransactionManager::rollback_transaction(c)).map_err(StorageError::from)
             }
         }
     }

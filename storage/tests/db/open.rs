@@ -4,12 +4,13 @@ use std::{sync::mpsc, thread, time::Duration};
 
 use diesel::{
     RunQueryDsl as _,
+    connection::SimpleConnection as _,
     dsl::sql,
     sql_types::{BigInt, Text},
 };
-use martlet_storage::{Conn, Db, DbConfig, Durability, StorageError, accounts, control, mailbox};
+use martlet_storage::{Conn, Db, DbConfig, Durability, StorageError, accounts, control, mailbox, sends};
 
-use crate::common::Store;
+use crate::common::{NOW_MS, ROOMY, Store, answer};
 
 fn setting(conn: &mut Conn, name: &str) -> i64 {
     let Conn::Sqlite(conn) = conn;
@@ -166,4 +167,32 @@ async fn closing_leaves_one_file() {
     assert!(log.metadata().expect("a log").len() > 0);
     store.db.checkpoint_on_close().await.expect("checkpointed");
     assert_eq!(log.metadata().expect("a log").len(), 0);
+}
+
+#[test]
+fn a_full_disk_fails_the_batch_and_nothing_else() {
+    let store = Store::new();
+    let account = store.register(3);
+    let talk = store.converse(&[&account]);
+    let limit = |pages: i64| {
+        store.run(|conn| {
+            let Conn::Sqlite(conn) = conn;
+            Ok(conn.batch_execute(&format!("PRAGMA max_page_count = {pages}"))?)
+        });
+    };
+    limit(store.number("SELECT * FROM pragma_page_count") + 3);
+    let mut committed = 0;
+    let refused = loop {
+        let batch: Vec<_> = (0..100).map(|_| talk.send(&[&account])).collect();
+        match store.db.write_blocking(|c| sends::commit_sends(c, &batch, &ROOMY, NOW_MS, &answer)) {
+            Ok(_) => committed += 100,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, StorageError::Database(_)), "{refused}");
+    limit(1 << 20);
+    store.commit(&[talk.send(&[&account])]);
+    let state = store.run(|c| mailbox::state(c, account.devices[0]));
+    assert_eq!(state.map(|state| state.head_seq), Some(committed + 1));
+    assert_eq!(store.read(account.devices[0], 0).len() as u64, committed + 1);
 }

@@ -96,6 +96,36 @@ fn check_durability(conn: &mut SqliteConnection, wanted: Durability) -> Result<(
     Ok(())
 }
 
+/// Begins a transaction. One that an earlier call could not end is undone first.
+pub(super) fn begin(conn: &mut SqliteConnection, sql: &str) -> Result<(), StorageError> {
+    match conn.batch_execute(sql) {
+        Err(error) if says(&error, "cannot start a transaction within a transaction") => {
+            conn.batch_execute("ROLLBACK")?;
+            Ok(conn.batch_execute(sql)?)
+        }
+        begun => Ok(begun?),
+    }
+}
+
+/// Commits; a commit that fails is undone.
+pub(super) fn commit(conn: &mut SqliteConnection) -> Result<(), StorageError> {
+    let committed = conn.batch_execute("COMMIT");
+    if committed.is_err() {
+        roll_back(conn);
+    }
+    Ok(committed?)
+}
+
+/// Undoes the transaction, unless SQLite has done so already (it does when the disk is full). If that fails, [`begin`] tries again.
+pub(super) fn roll_back(conn: &mut SqliteConnection) {
+    match conn.batch_execute("ROLLBACK") {
+        Err(error) if !says(&error, "cannot rollback - no transaction is active") => {
+            tracing::warn!(%error, "a transaction could not be rolled back");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
 /// The store's own row: there since the first migration.
 pub(super) fn read_store_row(conn: &mut Conn) -> Result<(), StorageError> {
     use super::schema::store::dsl::{epoch, store};
@@ -123,13 +153,11 @@ pub(super) fn schema_state(config: &DbConfig) -> Result<SchemaState, StorageErro
 
 /// SQLite's `SQLITE_BUSY` reaches us as a message.
 pub(super) fn is_busy(error: &DieselError) -> bool {
-    match error {
-        DieselError::DatabaseError(_, info) => {
-            matches!(info.message(), "database is locked" | "database table is locked")
-        }
-        DieselError::RollbackErrorOnCommit { commit_error, .. } => is_busy(commit_error),
-        _ => false,
-    }
+    says(error, "database is locked") || says(error, "database table is locked")
+}
+
+fn says(error: &DieselError, message: &str) -> bool {
+    matches!(error, DieselError::DatabaseError(_, info) if info.message() == message)
 }
 
 #[cfg(test)]
