@@ -70,7 +70,7 @@ impl Secrets {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut secret = Zeroizing::new([0; SECRET_LEN]);
                 rng.fill_bytes(secret.as_mut_slice());
-                fs::create_dir_all(data_dir).map_err(in_path)?;
+                create_dir(data_dir).map_err(in_path)?;
                 write_new(data_dir, &path, &secret).map_err(in_path)?;
                 secret
             }
@@ -120,6 +120,15 @@ impl Secrets {
 fn parse(text: &str) -> Option<Zeroizing<[u8; SECRET_LEN]>> {
     let bytes = Zeroizing::new(from_base64(text.trim()).ok()?);
     Some(Zeroizing::new(bytes.as_slice().try_into().ok()?))
+}
+
+/// For the node's user alone: the database will lie there too.
+fn create_dir(data_dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(data_dir)
 }
 
 /// Durable before it is used: a secret lost with the power would take every password with it.

@@ -119,7 +119,7 @@ impl Inner {
 }
 
 fn check_upload(upload: &PrekeyUpload, owner: &Owner<'_>) -> Result<(), AccountError> {
-    for key in &upload.signed_prekey {
+    if let Some(key) = &upload.signed_prekey {
         check_prekey(key, PrekeyKind::Signed, owner)?;
     }
     for key in &upload.one_time_prekeys {

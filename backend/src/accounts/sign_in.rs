@@ -58,7 +58,7 @@ impl Accounts {
         let hash = claimant.account.as_ref().map(|account| account.password_hash.clone());
         let known = inner.passwords.verify(Password::any(password), hash).await?;
 
-        let Some((account, device)) = claimant.active().filter(|_| recent && proved && known) else {
+        let Some(account) = claimant.account_if_active().filter(|_| recent && proved && known) else {
             return Err(AccountError::WrongCredentials);
         };
         let token = Secret::token(&mut crate::clock::rng());
@@ -80,11 +80,11 @@ impl Accounts {
 }
 
 impl Claimant {
-    /// An account and an active device of it.
-    fn active(self) -> Option<(AccountRow, DeviceRow)> {
+    /// The account, if the device is an active one of it.
+    fn account_if_active(self) -> Option<AccountRow> {
         let (account, device) = (self.account?, self.device?);
         let fits = device.account_key == account.account_key && device.status == DeviceStatus::Active;
-        fits.then_some((account, device))
+        fits.then_some(account)
     }
 }
 

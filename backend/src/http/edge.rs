@@ -7,7 +7,10 @@ use actix_web::{
     Error, HttpMessage as _, HttpRequest, HttpResponse,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::header::{self, HeaderName, HeaderValue},
+    http::{
+        StatusCode,
+        header::{self, HeaderName, HeaderValue},
+    },
     middleware::Next,
     web::Data,
 };
@@ -58,26 +61,42 @@ pub(super) async fn edge<B: MessageBody + 'static>(
 
 /// Answers of handlers pass as they are, refusals are written again with the request's id.
 fn finish<B: MessageBody + 'static>(response: ServiceResponse<B>, id: &RequestId) -> ServiceResponse<BoxBody> {
-    let Some(error) = response.response().error() else { return response.map_into_boxed_body() };
-    let refused = match error.as_error::<ApiError>() {
-        Some(error) => {
-            log_cause(error, id);
-            error.response(&id.0)
-        }
-        None => api_error(error).response(&id.0),
+    let refused = match response.response().error() {
+        Some(error) => match error.as_error::<ApiError>() {
+            Some(error) => {
+                log_cause(error, id);
+                error.response(&id.0)
+            }
+            None => api_error(error).response(&id.0),
+        },
+        None if is_bare_refusal(response.response()) => from_status(response.status()).response(&id.0),
+        None => return response.map_into_boxed_body(),
     };
     response.into_response(refused)
 }
 
-/// An error of the framework itself. None of our own routes make one; a client sees its status as the nearest code.
+/// A refusal by the framework or by the pages of the description: a status and nothing else.
+fn is_bare_refusal<B>(response: &HttpResponse<B>) -> bool {
+    let refused = response.status().is_client_error() || response.status().is_server_error();
+    refused && !response.headers().contains_key(header::CONTENT_TYPE)
+}
+
+/// An error of the framework itself. None of our own routes make one.
 fn api_error(error: &Error) -> ApiError {
-    match error.as_response_error().status_code().as_u16() {
-        404 => ApiError::new(Code::NotFound, ""),
-        405 => ApiError::new(Code::MethodNotAllowed, ""),
-        413 => ApiError::new(Code::TooLarge, ""),
-        400..=499 => ApiError::new(Code::Malformed, ""),
-        _ => ApiError::internal(error),
-    }
+    let status = error.as_response_error().status_code();
+    if status.is_client_error() { from_status(status) } else { ApiError::internal(error) }
+}
+
+/// The code nearest to a status.
+fn from_status(status: StatusCode) -> ApiError {
+    let code = match status {
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => Code::TooLarge,
+        status if status.is_client_error() => Code::Malformed,
+        _ => Code::Internal,
+    };
+    ApiError::new(code, "")
 }
 
 fn with_headers(mut response: ServiceResponse<BoxBody>, id: &RequestId) -> ServiceResponse<BoxBody> {

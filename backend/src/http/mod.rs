@@ -71,7 +71,8 @@ pub fn configure(services: &Arc<Services>) -> impl FnOnce(&mut ServiceConfig) + 
             )
             .service(at("/conversations/{conversation_id}/title").put(conversations::set_title))
             .service(at("/conversations/{conversation_id}/messages").post(messages::send).app_data(messages))
-            .service(at("/socket").get(openapi::socket_without_upgrade));
+            .service(at("/socket").get(openapi::socket_without_upgrade))
+            .default_service(web::to(not_found));
         let all = web::scope("")
             .wrap(from_fn(edge::edge))
             .app_data(data)

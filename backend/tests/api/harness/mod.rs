@@ -1,0 +1,21 @@
+//! What the tests are written with: a node, what rests in its store, and devices that speak the protocol.
+
+mod device;
+mod node;
+mod store;
+
+pub use device::{PASSWORD, TestDevice, TestLink, bundle_of, draw_account, unsigned_prekey};
+pub use node::{Answer, TestNode};
+
+use std::time::Duration;
+
+/// Asks until the condition holds; for what follows from a control entry, which takes a moment.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    for _ in 0..200 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("did not happen within two seconds: {what}");
+}

@@ -1,0 +1,14 @@
+//! The API, asked as a client would: a node on a free port with a store of its own, one file per subject of the route table.
+//!
+//! Every refusal is checked to be the documented code and to change nothing that is stored.
+
+mod accounts;
+mod conversations;
+mod devices;
+mod edge;
+mod harness;
+mod links;
+mod messages;
+mod prekeys;
+mod sessions;
+mod socket;
