@@ -354,6 +354,11 @@ impl Device {
         Event::Message(Box::new(message))
     }
 
+    /// All own messages that are not in the history yet.
+    pub fn outgoings(&self) -> impl Iterator<Item = &Outgoing> {
+        self.outbox.values()
+    }
+
     /// The id of a message by its number in the outbox.
     #[must_use]
     pub fn outgoing_id(&self, number: u64) -> Option<ClientMessageId> {
