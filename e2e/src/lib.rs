@@ -6,12 +6,13 @@
 //! 4. [`history`] and [`checker`]: what happened, and whether it may have happened;
 //! 5. [`crash`]: participants who go on through crashes, and who crashes the node;
 //! 6. [`trace`]: system calls of a traced node, and whether each answer left after its sync;
-//! 7. [`guess`]: how well a guess from stolen files did, against chance.
+//! 7. [`copy`] and [`guess`]: a node's files as a thief gets them, and how well guesses from them did against chance.
 //!
 //! There is no test of speed here: waits are for conditions, and deadlines are generous.
 
 pub mod checker;
 pub mod clock;
+pub mod copy;
 pub mod crash;
 pub mod guess;
 pub mod history;

@@ -80,13 +80,14 @@ impl Inbox {
         (expected != from_seq).then_some(expected)
     }
 
-    /// The ack that is due, if one is.
+    /// The ack that is due, if one is. It names what came over this socket only, as the node knows of no other.
     pub fn due_ack(&mut self, at_once: bool, rng: &mut StdRng) -> Option<wire::Cursor> {
-        let due = if at_once { self.cursor > self.acked } else { self.cursor >= self.ack_at };
+        let came = self.expected.map_or(0, |expected| expected - 1).min(self.cursor);
+        let due = came > self.acked && (at_once || came >= self.ack_at);
         due.then(|| {
-            self.acked = self.cursor;
-            self.ack_at = self.cursor + rng.random_range(1..=LAZY_ACK);
-            wire::Cursor { epoch: self.epoch, seq: self.cursor }
+            self.acked = came;
+            self.ack_at = came + rng.random_range(1..=LAZY_ACK);
+            wire::Cursor { epoch: self.epoch, seq: came }
         })
     }
 

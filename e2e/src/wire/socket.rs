@@ -36,6 +36,7 @@ impl SubProtocol {
 
 /// What came from the node.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every value is a frame")]
 pub enum Heard {
     /// A frame, with the `ref` that it answers (0: none).
     Frame(u64, node_frame::Frame),
