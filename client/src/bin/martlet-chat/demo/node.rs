@@ -134,33 +134,26 @@ fn terminate(process_id: u32) {
 fn find_or_build() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let beside = own.with_file_name(format!("martlet{}", std::env::consts::EXE_SUFFIX));
+    if beside.exists() {
+        return Ok(beside);
+    }
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
     if !manifest.exists() {
-        if beside.exists() {
-            return Ok(beside);
-        }
         bail!("there is no `martlet` beside {}, and no source to build it from", own.display());
     }
-    println!("  making sure that the node is built …");
+    println!("  building the node, which takes some minutes the first time …");
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--quiet", "-p", "martlet", "--manifest-path"]).arg(&manifest);
+    build.args(["build", "-p", "martlet", "--manifest-path"]).arg(&manifest);
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
-    if let Some(target) = target_folder(&own) {
+    // `<target>/<profile>/martlet-chat` lies in the folder to build into.
+    if let Some(target) = own.parent().and_then(Path::parent) {
         build.arg("--target-dir").arg(target);
     }
-    let status = build.status();
-    match status {
-        Ok(status) if status.success() && beside.exists() => Ok(beside),
-        // Without cargo at hand, one that was built before will do.
-        Err(_) if beside.exists() => Ok(beside),
-        Ok(status) => bail!("building the node failed ({status}); `cargo build -p martlet` shows why"),
-        Err(error) => bail!("building the node failed: {error}"),
+    let status = build.status().context("cargo could not be started")?;
+    if !status.success() {
+        bail!("building the node failed ({status}); `cargo build -p martlet` shows why");
     }
-}
-
-/// `target/<profile>/martlet-chat` lies in the folder to build into.
-fn target_folder(own: &Path) -> Option<PathBuf> {
-    Some(own.parent()?.parent()?.to_owned())
+    Ok(beside)
 }
