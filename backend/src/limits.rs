@@ -30,10 +30,6 @@ const MAX_KEYS: usize = 200_000;
 const CHECKS_PER_SWEEP: u64 = 4096;
 /// How long to stay away when a table is full, in milliseconds.
 const FULL_RETRY_MS: u32 = 1000;
-/// A new device asks every second or two whether it was answered; several may stand behind one address.
-const LINK_POLLS_PER_ADDRESS_PER_MINUTE: u32 = 300;
-/// What a device may change per minute beside sending: names, lists, prekeys, conversations, tickets. People do a few.
-const CHANGES_PER_DEVICE_PER_MINUTE: u32 = 300;
 
 type Limiter<K, S> = RateLimiter<K, S, Clock, NoOpMiddleware<Nanos>>;
 
@@ -46,7 +42,7 @@ pub struct Limits(Arc<Inner>);
 
 struct Inner {
     sends: Keyed<DeviceId>,
-    changes: Keyed<DeviceId>,
+    requests: Keyed<DeviceId>,
     lookups: Keyed<DeviceId>,
     claims_by_claimer: Keyed<DeviceId>,
     claims_of_target: Keyed<DeviceId>,
@@ -69,13 +65,13 @@ impl Limits {
         let connections = NonZeroU32::new(rates.connections_per_second).map(Quota::per_second);
         Self(Arc::new(Inner {
             sends: Keyed::new(sends, &clock),
-            changes: Keyed::new(minute(CHANGES_PER_DEVICE_PER_MINUTE), &clock),
+            requests: Keyed::new(minute(rates.requests_per_device_per_minute), &clock),
             lookups: Keyed::new(minute(rates.lookups_per_device_per_minute), &clock),
             claims_by_claimer: Keyed::new(minute(rates.claims_per_claimer_per_minute), &clock),
             claims_of_target: Keyed::new(minute(rates.claims_per_target_per_minute), &clock),
             sign_ins: Keyed::new(minute(rates.sign_ins_per_address_per_minute), &clock),
             registrations: Keyed::new(minute(rates.registrations_per_address_per_minute), &clock),
-            link_polls: Keyed::new(minute(LINK_POLLS_PER_ADDRESS_PER_MINUTE), &clock),
+            link_polls: Keyed::new(minute(rates.link_polls_per_address_per_minute), &clock),
             connections: connections.map(|quota| RateLimiter::direct_with_clock(quota, clock.clone())),
             clock,
         }))
@@ -89,12 +85,12 @@ impl Limits {
         self.0.sends.check(*device)
     }
 
-    /// One change by the device other than a message: a name, a list, prekeys, a conversation, a ticket.
+    /// One request by the device that is no message, claim or look-up.
     ///
     /// # Errors
     /// When to come back.
-    pub fn change(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
-        self.0.changes.check(*device)
+    pub fn request(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.requests.check(*device)
     }
 
     /// One look-up of another account by the device.

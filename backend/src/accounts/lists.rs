@@ -98,17 +98,25 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         let (account_id, now_s) = (identity.account_id, self.0.clock.now_s());
         // Read, checked and appended in one transaction: a device that is linked meanwhile can't be overlooked.
-        self.0.db.write(move |conn| revoke(conn, &account_id, &signed, now_s)).await?;
+        let removed = self.0.db.write(move |conn| revoke(conn, &account_id, &signed, now_s)).await?;
+        // Other nodes and open sockets hear of it by the control stream; here no request passes any more.
+        self.0.tokens.forget_devices(&removed);
         self.0.streams.control_changed();
         Ok(())
     }
 }
 
-fn revoke(conn: &mut Conn, account_id: &AccountId, signed: &SignedDeviceList, now_s: u64) -> Result<(), AccountError> {
+/// Returns whom the list removed; nobody if it is the head already.
+fn revoke(
+    conn: &mut Conn,
+    account_id: &AccountId,
+    signed: &SignedDeviceList,
+    now_s: u64,
+) -> Result<Vec<DeviceKey>, AccountError> {
     let (account, head) = head_chain(conn, account_id)?;
     let hash = Hash::of(&signed.list.0);
     if hash == account.list_hash {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let next = extend(conn, &account, &head, signed)?;
     if next.added(&head).next().is_some() {
@@ -133,7 +141,7 @@ fn revoke(conn: &mut Conn, account_id: &AccountId, signed: &SignedDeviceList, no
         now_s,
     };
     accounts::append_list(conn, &append)?;
-    Ok(())
+    Ok(removed)
 }
 
 /// The account's head, as the node verified it when it was appended.

@@ -64,16 +64,18 @@ impl Accounts {
         let token = Secret::token(&mut crate::clock::rng());
         let session = inner.session(account.account_id, device_id, &token);
         let (stored, now_s) = (session.clone(), inner.clock.now_s());
-        inner
+        let device_key = inner
             .db
             .write(move |conn| {
                 // Checked again where nothing can change any more: it may have been revoked while the password was hashed.
                 let device = devices::by_id(conn, &device_id)?.filter(|now| now.status == DeviceStatus::Active);
                 let device = device.ok_or(AccountError::WrongCredentials)?;
                 tokens::delete_of_device(conn, device.device_key, now_s)?;
-                Ok::<_, AccountError>(store_token(conn, device.device_key, &token.hash, &stored)?)
+                store_token(conn, device.device_key, &token.hash, &stored)?;
+                Ok::<_, AccountError>(device.device_key)
             })
             .await?;
+        inner.tokens.forget_devices(&[device_key]);
         inner.streams.control_changed();
         Ok(session)
     }

@@ -78,7 +78,7 @@ impl Tokens {
     pub(super) fn on_control(&self, entry: &ControlEntry) {
         match &entry.event {
             Some(Event::DeviceEnded(ended)) => match DeviceId::try_from(ended.device_id.as_ref()) {
-                Ok(device_id) => self.forget(|_, identity| identity.device_id == device_id),
+                Ok(device_id) => self.forget(|identity| identity.device_id == device_id),
                 Err(_) => self.forget_all(),
             },
             Some(Event::TokenEnded(ended)) => match Hash::try_from(ended.token_hash.as_ref()) {
@@ -99,9 +99,16 @@ impl Tokens {
         self.cache.remove(hash);
     }
 
-    fn forget(&self, ended: impl Fn(&Hash, &DeviceIdentity) -> bool) {
+    /// Forgets the tokens of devices that ended.
+    pub(super) fn forget_devices(&self, device_keys: &[DeviceKey]) {
+        if !device_keys.is_empty() {
+            self.forget(|identity| device_keys.contains(&identity.device_key));
+        }
+    }
+
+    fn forget(&self, ended: impl Fn(&DeviceIdentity) -> bool) {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.cache.retain(|hash, (identity, _)| !ended(hash, identity));
+        self.cache.retain(|_, (identity, _)| !ended(identity));
     }
 
     fn cached(&self, hash: &Hash, now_ms: u64) -> Option<DeviceIdentity> {

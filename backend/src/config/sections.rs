@@ -66,8 +66,8 @@ section! {
         internal_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8081)), Address;
         /// Threads that serve connections; 0 means one per processor core.
         workers: usize = 0, Count(0..=256);
-        /// Connections the node holds at once; further ones are turned away at once with the code `busy`.
-        /// Each needs a file descriptor (see `ulimit -n`).
+        /// Sockets the node holds at once; further ones are turned away with the code `busy`. Each needs a file descriptor (see
+        /// `martlet check`).
         max_connections: usize = 1_000_000, Count(1..=100_000_000);
         /// How long clients are asked to spread their return over when the node shuts down, and the longest it waits for work
         /// under way.
@@ -212,6 +212,10 @@ section! {
         claims_per_target_per_minute: u32 = 120, RATE;
         /// Look-ups of usernames per minute by one device.
         lookups_per_device_per_minute: u32 = 60, RATE;
+        /// Other requests per minute of one device: everything but sends, claims and look-ups.
+        requests_per_device_per_minute: u32 = 600, RATE;
+        /// Questions per minute from one address whether a new device's link was answered. A device asks every second or two.
+        link_polls_per_address_per_minute: u32 = 300, RATE;
         /// New connections per second that the node accepts.
         connections_per_second: u32 = 2000, RATE;
         /// Take a client's address from the last entry of X-Forwarded-For. Only behind a proxy that sets it: anybody else could
@@ -226,6 +230,6 @@ section! {
         /// "human": lines for people. "json": one object per line.
         format: LogFormat = LogFormat::Human, LOG_FORMAT;
         /// What is logged: a level, or levels per module like "info,martlet::transport=debug".
-        filter: String = "info".to_owned(), Filter;
+        filter: String = "info,actix_server=warn".to_owned(), Filter;
     }
 }

@@ -62,8 +62,10 @@ pub(super) async fn lists(
     account_id: Path<AccountId>,
     query: Query<ListsQuery>,
 ) -> Result<Json<AccountLists>, ApiError> {
-    if *account_id != caller.identity.account_id {
-        caller.looks_up(&services)?;
+    if *account_id == caller.identity.account_id {
+        caller.asks(&services)?
+    } else {
+        caller.looks_up(&services)?
     }
     Ok(Json(services.accounts.lists_after(*account_id, query.after).await?))
 }

@@ -30,7 +30,7 @@ pub(super) async fn create(
     caller: Caller,
     request: Json<CreateConversation>,
 ) -> Result<HttpResponse, ApiError> {
-    caller.changes(&services)?;
+    caller.asks(&services)?;
     let conversation = services.conversations.create(&caller.identity, request.into_inner()).await?;
     Ok(HttpResponse::Created().json(conversation))
 }
@@ -40,12 +40,13 @@ pub(super) async fn create(
     security(("device_token" = [])), responses(
     (status = 200, body = Page<Conversation>),
     (status = "default", body = Problem, content_type = "application/problem+json",
-     description = "malformed, unauthenticated")))]
+     description = "malformed, unauthenticated, rate_limited")))]
 pub(super) async fn list(
     services: Data<Services>,
     caller: Caller,
     query: Query<PageQuery>,
 ) -> Result<Json<Page<Conversation>>, ApiError> {
+    caller.asks(&services)?;
     Ok(Json(services.conversations.page(&caller.identity, &query).await?))
 }
 
@@ -54,12 +55,13 @@ pub(super) async fn list(
     params(("conversation_id" = ConversationId, Path)), security(("device_token" = [])), responses(
     (status = 200, body = Conversation),
     (status = "default", body = Problem, content_type = "application/problem+json",
-     description = "not_found, malformed, unauthenticated")))]
+     description = "not_found, malformed, unauthenticated, rate_limited")))]
 pub(super) async fn get(
     services: Data<Services>,
     caller: Caller,
     conversation_id: Path<ConversationId>,
 ) -> Result<Json<Conversation>, ApiError> {
+    caller.asks(&services)?;
     Ok(Json(services.conversations.get(&caller.identity, *conversation_id).await?))
 }
 
@@ -68,13 +70,14 @@ pub(super) async fn get(
     params(("conversation_id" = ConversationId, Path), MembershipQuery), security(("device_token" = [])), responses(
     (status = 200, body = MembershipLinks),
     (status = "default", body = Problem, content_type = "application/problem+json",
-     description = "not_found, malformed, unauthenticated")))]
+     description = "not_found, malformed, unauthenticated, rate_limited")))]
 pub(super) async fn links(
     services: Data<Services>,
     caller: Caller,
     conversation_id: Path<ConversationId>,
     query: Query<MembershipQuery>,
 ) -> Result<Json<MembershipLinks>, ApiError> {
+    caller.asks(&services)?;
     Ok(Json(services.conversations.links_after(&caller.identity, *conversation_id, query.after).await?))
 }
 
@@ -94,7 +97,7 @@ pub(super) async fn change_membership(
     conversation_id: Path<ConversationId>,
     request: Json<ChangeMembership>,
 ) -> Result<HttpResponse, ApiError> {
-    caller.changes(&services)?;
+    caller.asks(&services)?;
     let link = request.into_inner().link;
     services.conversations.change_membership(&caller.identity, *conversation_id, link).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -113,7 +116,7 @@ pub(super) async fn set_title(
     conversation_id: Path<ConversationId>,
     request: Json<SetTitle>,
 ) -> Result<HttpResponse, ApiError> {
-    caller.changes(&services)?;
+    caller.asks(&services)?;
     services.conversations.set_title(&caller.identity, *conversation_id, request.into_inner().title).await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -15,8 +15,9 @@ use crate::services::Services;
 /// Lists the account's own devices
 #[utoipa::path(get, path = "/v1/devices", tag = "devices", security(("device_token" = [])), responses(
     (status = 200, body = OwnDevices),
-    (status = "default", body = Problem, content_type = "application/problem+json", description = "unauthenticated")))]
+    (status = "default", body = Problem, content_type = "application/problem+json", description = "unauthenticated, rate_limited")))]
 pub(super) async fn list(services: Data<Services>, caller: Caller) -> Result<Json<OwnDevices>, ApiError> {
+    caller.asks(&services)?;
     Ok(Json(services.accounts.own_devices(&caller.identity).await?))
 }
 
@@ -32,7 +33,7 @@ pub(super) async fn rename(
     device_id: Path<DeviceId>,
     request: Json<RenameRequest>,
 ) -> Result<HttpResponse, ApiError> {
-    caller.changes(&services)?;
+    caller.asks(&services)?;
     services.accounts.rename_device(&caller.identity, *device_id, request.into_inner().name).await?;
     Ok(HttpResponse::NoContent().finish())
 }
@@ -52,7 +53,7 @@ pub(super) async fn revoke(
     caller: Caller,
     request: Json<RevokeRequest>,
 ) -> Result<HttpResponse, ApiError> {
-    caller.changes(&services)?;
+    caller.asks(&services)?;
     services.accounts.revoke_devices(&caller.identity, request.into_inner().device_list).await?;
     Ok(HttpResponse::NoContent().finish())
 }

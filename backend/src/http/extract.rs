@@ -21,9 +21,9 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Counts one change other than a message.
-    pub(super) fn changes(&self, services: &Services) -> Result<(), ApiError> {
-        services.limits.change(&self.identity.device_id).map_err(ApiError::rate_limited)
+    /// Counts one request that is no message, claim or look-up.
+    pub(super) fn asks(&self, services: &Services) -> Result<(), ApiError> {
+        services.limits.request(&self.identity.device_id).map_err(ApiError::rate_limited)
     }
 
     /// Counts one look at somebody else.

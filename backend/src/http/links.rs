@@ -65,7 +65,7 @@ pub(super) async fn answer(
     link_id: Path<LinkId>,
     request: Json<LinkAnswered>,
 ) -> Result<HttpResponse, ApiError> {
-    caller.changes(&services)?;
+    caller.asks(&services)?;
     services.accounts.answer_link(&caller.identity, *link_id, request.into_inner().answer).await?;
     Ok(HttpResponse::NoContent().finish())
 }

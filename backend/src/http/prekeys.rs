@@ -9,8 +9,9 @@ use crate::services::Services;
 /// Tells what the device has left
 #[utoipa::path(get, path = "/v1/devices/self/prekeys", tag = "prekeys", security(("device_token" = [])), responses(
     (status = 200, body = PrekeyState),
-    (status = "default", body = Problem, content_type = "application/problem+json", description = "unauthenticated")))]
+    (status = "default", body = Problem, content_type = "application/problem+json", description = "unauthenticated, rate_limited")))]
 pub(super) async fn stock(services: Data<Services>, caller: Caller) -> Result<Json<PrekeyState>, ApiError> {
+    caller.asks(&services)?;
     Ok(Json(services.accounts.prekey_stock(&caller.identity).await?))
 }
 
@@ -29,7 +30,7 @@ pub(super) async fn upload(
     caller: Caller,
     upload: Json<PrekeyUpload>,
 ) -> Result<Json<PrekeyState>, ApiError> {
-    caller.changes(&services)?;
+    caller.asks(&services)?;
     Ok(Json(services.accounts.upload_prekeys(&caller.identity, upload.into_inner()).await?))
 }
 

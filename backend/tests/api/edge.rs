@@ -90,6 +90,19 @@ async fn every_answer_has_its_own_request_id_and_stays_out_of_caches() {
 }
 
 #[tokio::test]
+async fn requests_per_device_are_limited() {
+    let node = TestNode::start_with(|config| config.limits.requests_per_device_per_minute = 2).await;
+    let ada = TestDevice::register(&node, "ada").await;
+    let bob = TestDevice::register(&node, "bob").await;
+    for path in ["/v1/devices", "/v1/conversations"] {
+        assert!(node.get(path, &ada.token).await.status.is_success());
+    }
+    node.refuses_post("/v1/socket-tickets", &ada.token, &(), Code::RateLimited).await;
+    assert!(node.get("/v1/devices", &bob.token).await.status.is_success());
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn the_node_says_how_it_is() {
     let node = TestNode::start().await;
     assert_eq!(node.get("/health", "").await.json(), serde_json::json!({ "status": "ok" }));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use martlet_protocol::{problem::Code, rest::SocketTicket};
 use reqwest::{Method, RequestBuilder};
 
-use crate::harness::{Answer, TestDevice, TestNode};
+use crate::harness::{Answer, TestDevice, TestNode, eventually};
 
 fn upgrade(request: RequestBuilder) -> RequestBuilder {
     request
@@ -57,6 +57,7 @@ async fn a_token_opens_a_socket_and_nothing_else_does() {
     let node = TestNode::start().await;
     let ada = TestDevice::register(&node, "ada").await;
     assert!(opens(node.request(Method::GET, "/v1/socket", &ada.token)).await);
+    eventually("the dropped connection is noticed", async || node.running().open_sockets() == 0).await;
     node.refuses(upgrade(node.request(Method::GET, "/v1/socket", "")), Code::Unauthenticated).await;
     node.refuses(upgrade(node.request(Method::GET, "/v1/socket", "mt_x")), Code::Unauthenticated).await;
     let wrong = format!("/v1/socket?ticket={}", ada.token);

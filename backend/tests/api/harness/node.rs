@@ -53,6 +53,7 @@ impl TestNode {
         Self { clock, running, data, http: reqwest::Client::new() }
     }
 
+    /// For tests that look inside.
     pub fn running(&self) -> &RunningNode {
         &self.running
     }
@@ -102,19 +103,19 @@ impl TestNode {
 
     /// Sends what must be refused with this code and change nothing stored.
     pub async fn refuses(&self, request: reqwest::RequestBuilder, code: Code) -> Problem {
-        let before = store::read(self.data.path());
+        let before = store::read(self.data_dir());
         let problem = Answer::of(request).await.refused(code);
-        store::assert_same(&before, &store::read(self.data.path()));
+        store::assert_same(&before, &store::read(self.data_dir()));
         problem
     }
 
     /// Rows of a table that satisfy a condition of SQL.
     pub fn count(&self, table: &str, condition: &str) -> i64 {
-        store::count(self.data.path(), table, condition)
+        store::count(self.data_dir(), table, condition)
     }
 
     pub fn password_verifications(&self) -> u64 {
-        self.running.services().accounts.password_verifications()
+        self.running().services().accounts.password_verifications()
     }
 
     /// With its connections closed first: the node would wait some seconds for requests on them.
