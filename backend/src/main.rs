@@ -1,3 +1,231 @@
-//! `martlet`: the node and the operator's commands.
+//! `martlet`: the node and the operator's commands. It reads the command line, loads the config and hands over; what a node does is in
+//! the library.
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use martlet::clock::Clock;
+use martlet::config::{self, Config, ConfigErrors, Durability, Flag, Loaded, LogFormat, Sources};
+use martlet::server::{Node, RunningNode};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// One line to try another allocator: memory per connection and latency both depend on it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What a shell gets when the config is wrong: the same as for a wrong command line.
+const EXIT_CONFIG: u8 = 2;
+
+/// Martlet: a self-hosted backend for end-to-end-encrypted messaging.
+///
+/// One program, one directory of data. With nothing set it serves on 127.0.0.1:8080 and keeps its data in ./data.
+#[derive(Parser)]
+#[command(name = "martlet", version, after_long_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  martlet serve                               serve on 127.0.0.1:8080
+  martlet serve --listen 0.0.0.0:8080         serve other machines too
+  martlet config --defaults > martlet.toml    begin a config file: every key, explained
+  martlet config --set log.filter=debug       what is in force, and where each value comes from
+  martlet check                               what would go wrong, and how to fix it
+
+Where values come from, each stronger than the one before:
+  defaults; the config file (--config, or ./martlet.toml if it exists);
+  the environment (MARTLET__SERVER__LISTEN sets server.listen); flags.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the node until SIGTERM or Ctrl-C.
+    Serve {
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Show the config in force as a TOML file, each key explained and with where its value comes from.
+    Config {
+        /// Show the defaults instead, as a file to start from.
+        #[arg(long)]
+        defaults: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Test what the config points at (directories, limits, ports, the store) and name the fix for each failure.
+    Check {
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+/// Flags that every command takes.
+#[derive(Args)]
+#[command(next_help_heading = "Settings")]
+struct Settings {
+    /// The config file [default: ./martlet.toml if it exists].
+    #[arg(long, value_name = "FILE", env = "MARTLET_CONFIG")]
+    config: Option<PathBuf>,
+    /// Set any key; can be given several times.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Address of the public listener (server.listen).
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Address of the internal listener (server.internal_listen).
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    internal_listen: Option<String>,
+    /// Directory of the store (storage.data_dir).
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<String>,
+    /// What is logged (log.filter).
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+impl Settings {
+    fn load(self) -> Result<Loaded, ConfigErrors> {
+        let named = [
+            ("--listen", "server.listen", self.listen),
+            ("--internal-listen", "server.internal_listen", self.internal_listen),
+            ("--data-dir", "storage.data_dir", self.data_dir),
+            ("--log", "log.filter", self.log),
+        ];
+        let named = named
+            .into_iter()
+            .filter_map(|(name, key, value)| value.map(|value| Flag { name, key: key.to_owned(), value }));
+        let set = self.set.iter().map(|pair| Flag::set(pair)).collect::<Result<Vec<_>, _>>();
+        let flags = set.map_err(|error| ConfigErrors(vec![error]))?.into_iter().chain(named).collect();
+        // A variable that is no text can't be one of ours.
+        let environment =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Sources { file: self.config, environment: environment.collect(), flags }.load()
+    }
+}
+
+fn main() -> ExitCode {
+    let (settings, run): (Settings, fn(Loaded) -> ExitCode) = match Arguments::parse().command {
+        Command::Serve { settings } => (settings, serve),
+        Command::Config { defaults: true, .. } => return show(&config::defaults()),
+        Command::Config { settings, .. } => (settings, |loaded| show(&config::effective(&loaded))),
+        Command::Check { settings } => (settings, check),
+    };
+    match settings.load() {
+        Ok(loaded) => run(loaded),
+        Err(errors) => {
+            eprintln!("{errors}\n\nmartlet config --defaults lists every key and what is allowed.");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+/// Prints to standard output. A reader that has seen enough (`martlet config | head`) is no failure.
+fn show(text: &str) -> ExitCode {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn check(loaded: Loaded) -> ExitCode {
+    let findings = martlet::check::run(&loaded.config);
+    findings.iter().for_each(|finding| println!("{finding}"));
+    let failures = findings.iter().filter(|finding| finding.is_failure()).count();
+    println!(
+        "\n{}",
+        if failures == 0 {
+            "The node can be started.".to_owned()
+        } else {
+            format!("{failures} to fix before the node can be started.")
+        }
+    );
+    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn serve(loaded: Loaded) -> ExitCode {
+    log(&loaded.config);
+    raise_descriptor_limit();
+    let outcome = actix_rt::System::new().block_on(async {
+        // Before the node starts, so that a signal during a slow start is not lost.
+        let mut stop = StopSignals::listen()?;
+        let node = Node::start(loaded.config.clone(), Clock::System).await?;
+        announce(&loaded.config, &node);
+        stop.next().await;
+        tracing::info!("stopping; a second signal ends it at once");
+        tokio::select! {
+            () = node.stop() => Ok(true),
+            () = stop.next() => Ok(false),
+        }
+    });
+    match outcome {
+        Ok(clean) => {
+            tracing::info!(clean, "stopped");
+            if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err::<_, Box<dyn std::error::Error>>(error) => {
+            eprintln!("{error}\n\nmartlet check looks at everything a start needs and names the fix.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// SIGTERM (a supervisor) and SIGINT (Ctrl-C) mean the same: stop cleanly.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Log lines go to standard error, so that standard output stays free for what a command is asked for.
+fn log(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::new(&config.log.filter);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
+
+/// Says where the node serves, once it does: in words for people, as a log line for machines.
+fn announce(config: &Config, node: &RunningNode) {
+    tracing::info!(public = %node.public, internal = %node.internal, "serving");
+    if config.log.format == LogFormat::Json {
+        return;
+    }
+    let address = config.server.public_url.clone().unwrap_or_else(|| format!("http://{}", node.public));
+    let data = std::path::absolute(&config.storage.data_dir).unwrap_or_else(|_| config.storage.data_dir.clone());
+    let kept = match config.storage.durability {
+        Durability::Full => "on disk before anything is answered",
+        Durability::Normal => "NOT safe from power loss: storage.durability is \"normal\"",
+    };
+    println!(
+        "\nMartlet {} serves.\n\n  clients    {address}\n  API pages  {address}/docs\n  operator   http://{}/health\n  data       {} ({kept})\n\n\
+         Stop it with Ctrl-C.\n",
+        env!("CARGO_PKG_VERSION"),
+        node.internal,
+        data.display(),
+    );
+}
+
+/// A node may hold as many connections as the machine allows it, not as many as shells usually start with.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}

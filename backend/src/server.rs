@@ -14,14 +14,14 @@ use actix_http::HttpService;
 use actix_server::{Server, ServerHandle};
 use actix_service::map_config;
 use actix_web::{App, HttpResponse, HttpServer, dev::AppConfig, http::StatusCode, web};
-use martlet_storage::{Db, DbConfig, Durability, StorageError};
+use martlet_storage::{Db, StorageError};
 use rand::Rng as _;
 use tokio::task::{self, JoinHandle};
 
 use crate::{
     accounts::{self, AccountError, Accounts},
     clock::{self, Clock},
-    config::{self, Config},
+    config::Config,
     conversations::Conversations,
     health::Health,
     http,
@@ -34,8 +34,6 @@ use crate::{
     transport::{Sockets, UpgradeFactory},
 };
 
-/// The store's file in the data directory.
-const DATABASE_FILE: &str = "martlet.db";
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 8192;
 /// How long a client may take over the head of a request.
@@ -168,13 +166,7 @@ fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartEr
 }
 
 async fn open_store(config: &Config) -> Result<Db, StartError> {
-    let storage = &config.storage;
-    let durability = match storage.durability {
-        config::Durability::Full => Durability::Full,
-        config::Durability::Normal => Durability::Normal,
-    };
-    let path = storage.data_dir.join(DATABASE_FILE);
-    let db = DbConfig { path, durability, read_connections: storage.read_connections, wait: storage.wait };
+    let db = config.storage.db_config();
     // Migrations may take their time.
     let opened = task::spawn_blocking(move || Db::open(&db)).await;
     Ok(opened.map_err(io::Error::other)??)
@@ -252,10 +244,18 @@ fn public_server(services: Arc<Services>, sockets: Arc<Sockets>, listener: TcpLi
         .backlog(BACKLOG)
         .disable_signals()
         .shutdown_timeout(REQUEST_SHUTDOWN_S);
+    // Without it, every client that keeps an idle connection would hold up the stop.
+    let stopping = server.graceful_shutdown_signal();
     let server = server.listen("public", listener, move || {
+        let stopping = stopping.clone();
+        let stopping = move || {
+            let stopping = stopping.clone();
+            async move { stopping.notified().await }
+        };
         let app = App::new().configure(http::configure(&services));
         HttpService::build()
             .client_request_timeout(REQUEST_TIMEOUT)
+            .graceful_shutdown_signal(stopping)
             .upgrade(UpgradeFactory::new(services.clone(), sockets.clone()))
             .h1(map_config(app, |_| AppConfig::default()))
             .tcp()
