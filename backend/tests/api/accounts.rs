@@ -74,7 +74,8 @@ fn draw_copy(node: &TestNode, ada: &TestDevice) -> RegisterRequest {
 #[tokio::test]
 async fn bad_names_passwords_and_labels_are_refused() {
     let node = TestNode::start().await;
-    let cases: [(&str, fn(&mut RegisterRequest), Code); 8] = [
+    type Spoil = fn(&mut RegisterRequest);
+    let cases: [(&str, Spoil, Code); 8] = [
         ("short name", |request| request.username = "ab".to_owned(), Code::UsernameInvalid),
         ("capitals", |request| request.username = "Ada".to_owned(), Code::UsernameInvalid),
         ("dot first", |request| request.username = ".ada".to_owned(), Code::UsernameInvalid),
