@@ -42,7 +42,7 @@ pub enum LinkError {
     /// The offer is not the one that the code was made for: the server or a mix-up put another there.
     #[error("the offer is not the one that the code names")]
     OfferMismatch,
-    /// The offer can't be read, or holds a weak key.
+    /// The offer can't be read, or holds what no device list may: a weak key, no suites.
     #[error("the offer is not valid")]
     Offer,
     /// Not sealed under this code for this offer: not by a device that saw the code.
@@ -170,6 +170,10 @@ pub fn check_offer(code: &LinkCode, offer: &[u8]) -> Result<CheckedOffer, LinkEr
         name: read.name,
         platform: read.platform,
     };
+    let ascending = offer.suites.is_sorted_by(|one, next| one < next);
+    if offer.suites.is_empty() || offer.suites.contains(&0) || !ascending {
+        return Err(LinkError::Offer);
+    }
     check_signing_key(&offer.signing_key).map_err(|_| LinkError::Offer)?;
     check_dh_key(&offer.mailbox_key).map_err(|_| LinkError::Offer)?;
     check_dh_key(&offer.ephemeral_key).map_err(|_| LinkError::Offer)?;

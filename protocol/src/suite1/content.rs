@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     crypto::{Label, SUITE_1, SignatureError, SigningKey, Transcript, verify},
-    id::{Hash, PublicKey, Signature},
+    id::{PublicKey, Signature},
     wire,
 };
 
@@ -226,12 +226,6 @@ impl OpenedPlaintext {
             return Err(ContentError::MessageId);
         }
         Ok(())
-    }
-
-    /// What one's own next message in the conversation names as its predecessor is the hash of the content, not of this.
-    #[must_use]
-    pub fn content_hash(content: &[u8]) -> Hash {
-        Hash::of(content)
     }
 }
 

@@ -92,13 +92,16 @@ fn another_offer_is_refused() {
     let swapped = offer(&Device::new(&mut rng), &linking.ephemeral.public()).encode_to_vec();
     assert_eq!(check_offer(&linking.code, &swapped), Err(LinkError::OfferMismatch));
     let newcomer = &linking.newcomer;
-    let weak_keys: [fn(&mut wire::LinkOffer); 4] = [
+    let spoils: [fn(&mut wire::LinkOffer); 7] = [
+        |offer| offer.suites.clear(),
+        |offer| offer.suites = vec![0],
+        |offer| offer.suites = vec![2, 1],
         |offer| offer.ephemeral_key = vec![0; 32].into(),
         |offer| offer.mailbox_key = vec![0; 32].into(),
         |offer| offer.signing_key = vec![0; 32].into(),
         |offer| offer.device_id.truncate(15),
     ];
-    for spoil in weak_keys {
+    for spoil in spoils {
         let mut bad = offer(newcomer, &linking.ephemeral.public());
         spoil(&mut bad);
         let bytes = bad.encode_to_vec();

@@ -142,3 +142,27 @@ fn a_seal_that_holds_no_message_is_unreadable() {
     let mut opener = MailboxOpener::new(mailbox.secret.clone());
     assert_eq!(opener.open(&mailbox.device, &mailbox.entry, &junk), Err(SealError::Unreadable));
 }
+
+/// Prints what the two hot functions cost: `cargo test -p martlet-protocol --test all speed -- --ignored --nocapture`, best in release.
+#[test]
+#[ignore = "measures, and says nothing about right or wrong"]
+#[expect(clippy::disallowed_methods, reason = "a measurement takes the time that passes")]
+fn speed_of_sealing() {
+    const ENTRIES: u32 = 20_000;
+    const HEADERS: u32 = 200;
+    let mut rng = rng(46);
+    let mailbox = Mailbox::new(&mut rng);
+    let (sealer, message) = (mailbox.sealer(&mut rng), message());
+    let start = std::time::Instant::now();
+    for _ in 0..ENTRIES {
+        std::hint::black_box(sealer.seal(&mailbox.device, &mailbox.entry, &message));
+    }
+    println!("MailboxSealer::seal of {} bytes: {:?}", message.encoded_len(), start.elapsed() / ENTRIES);
+    let sent = crate::suite1::Sent::new(&mut rng);
+    let start = std::time::Instant::now();
+    for _ in 0..HEADERS {
+        let header = martlet_protocol::suite1::fork_header(&mut rng, &sent.key, &sent.context, &sent.forks[0].1);
+        std::hint::black_box(header).expect("a good prekey");
+    }
+    println!("fork_header: {:?}", start.elapsed() / HEADERS);
+}
