@@ -104,8 +104,15 @@ impl Accounts {
 impl Inner {
     /// Decides per device whether a one-time prekey is given.
     fn wanted(&self, claimer: DeviceKey, targets: &[Target], now_ms: u64) -> Vec<Wanted> {
+        // The pair first: whoever asks again and again must not use up what the target gives others.
         let one_time = |device: &DeviceRow| {
-            self.limits.claim_of(&device.device_id).is_ok() && self.claims.note(claimer, device.device_key, now_ms)
+            let target = device.device_key;
+            let first_today = self.claims.note(claimer, target, now_ms);
+            let within_rate = first_today && self.limits.claim_of(&device.device_id).is_ok();
+            if first_today && !within_rate {
+                self.claims.forget(claimer, target);
+            }
+            within_rate
         };
         targets
             .iter()
