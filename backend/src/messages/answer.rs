@@ -75,3 +75,46 @@ fn mac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     }
     mac.finalize().into_bytes().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers() -> Answers {
+        Answers::new(Arc::new(Secrets::derive(&[7; 32])))
+    }
+
+    fn request(client_message_id: u8, content: &'static [u8]) -> wire::SendRequest {
+        wire::SendRequest {
+            client_message_id: Bytes::from(vec![client_message_id; 16]),
+            content: Bytes::from_static(content),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_retry_has_the_same_key_and_other_bytes_another_mac() {
+        let (answers, device) = (answers(), DeviceId::new([1; 16]));
+        let first = answers.request_key(&device, &request(9, b"one"));
+        assert!(first.same_request(&answers.request_key(&device, &request(9, b"one")).mac));
+
+        let altered = answers.request_key(&device, &request(9, b"two"));
+        assert_eq!(first.row, altered.row);
+        assert!(!first.same_request(&altered.mac));
+
+        assert_ne!(first.row, answers.request_key(&DeviceId::new([2; 16]), &request(9, b"one")).row);
+        assert_ne!(first.row, answers.request_key(&device, &request(8, b"one")).row);
+    }
+
+    #[test]
+    fn an_answer_opens_under_its_own_row_only() {
+        let (answers, device) = (answers(), DeviceId::new([1; 16]));
+        let (one, other) = (request(9, b"one"), request(8, b"one"));
+        let key = answers.request_key(&device, &one);
+        let accepted = wire::Accepted { accepted_at_ms: 5, ..Default::default() };
+        let sealed = answers.seal(&key, &accepted).expect("sealed");
+        assert_eq!(answers.open(&key, &sealed), Some(accepted));
+        assert_eq!(answers.open(&answers.request_key(&device, &other), &sealed), None);
+        assert_eq!(answers.open(&key, &sealed[1..]), None);
+    }
+}
