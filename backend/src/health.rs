@@ -1,7 +1,7 @@
 //! Whether the node can do its work, and if not, why: what both listeners' `/health` and a load balancer read.
 //!
-//! Parts that can be impaired hold a [`Health`] and say so when it begins and when it ends; nobody polls them. This module measures
-//! nothing itself and decides nothing: what follows from a degraded part is that part's business.
+//! Whoever finds out that a part is impaired says so when it begins and when it ends (mostly [`crate::check::watch`]). This module
+//! measures nothing itself and decides nothing: what follows from a degraded part is that part's business.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use tokio::task::{self, JoinHandle};
 
 use crate::{
     accounts::{self, AccountError, Accounts},
+    check::watch::Watch,
     clock::{self, Clock},
     config::Config,
     conversations::Conversations,
@@ -81,6 +82,7 @@ pub struct RunningNode {
     sockets: Arc<Sockets>,
     db: Db,
     listeners: [Listener; 2],
+    watch: JoinHandle<()>,
 }
 
 /// A listener that serves.
@@ -112,7 +114,14 @@ impl Node {
                 return Err(error);
             }
         };
-        Ok(RunningNode { public: public_address, internal: internal_address, services, sockets, db, listeners })
+        let watch = Watch {
+            health: services.health.clone(),
+            config: services.config.clone(),
+            db: db.clone(),
+            streams: services.streams.clone(),
+        };
+        let (public, internal, watch) = (public_address, internal_address, watch.start());
+        Ok(RunningNode { public, internal, services, sockets, db, listeners, watch })
     }
 }
 
@@ -133,6 +142,7 @@ impl RunningNode {
     /// written, store closed.
     pub async fn stop(self) {
         self.services.health.drain();
+        self.watch.abort();
         let [public, internal] = self.listeners;
         public.handle.pause().await;
         self.sockets.drain(&self.services, self.services.config.server.drain_window).await;

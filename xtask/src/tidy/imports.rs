@@ -57,12 +57,23 @@ pub const MODULES: &[Module] = &[
     module("services", &["accounts", "conversations", "messages", "streams"], "one handle on all of the above"),
     module("http", &["services", "accounts", "conversations", "messages", "streams"], "REST"),
     module("transport", &["services", "accounts", "messages", "streams", "subscribers"], "the devices' sockets"),
+    module("check", &["streams"], "what `martlet check` tests, and what is watched while the node runs"),
     module(
         "server",
-        &["http", "transport", "services", "accounts", "conversations", "messages", "streams", "relay", "subscribers"],
+        &[
+            "http",
+            "transport",
+            "services",
+            "accounts",
+            "conversations",
+            "messages",
+            "streams",
+            "relay",
+            "subscribers",
+            "check",
+        ],
         "puts the node together",
     ),
-    module("check", &[], "what `martlet check` tests"),
 ];
 
 /// Words that code in a folder must not contain, and why.

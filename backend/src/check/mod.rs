@@ -1,7 +1,10 @@
 //! What `martlet check` tests: whether this machine can run the node that the config describes.
 //!
 //! It looks and changes nothing: what it makes to try something out (a file, a throw-away store, a listener) it removes. It says for
-//! each finding what to do. Values that are wrong in themselves are refused earlier, when the config is loaded.
+//! each finding what to do. Values that are wrong in themselves are refused earlier, when the config is loaded. [`watch`] goes on
+//! looking while the node runs.
+
+pub mod watch;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -139,11 +142,10 @@ fn privacy(_config: &Config) -> Option<Finding> {
 fn space(config: &Config) -> Option<Finding> {
     let subject = "disk space";
     let folder = existing(&config.storage.data_dir);
-    let stat = match rustix::fs::statvfs(&folder) {
-        Ok(stat) => stat,
+    let free = match free_bytes(&folder) {
+        Ok(free) => free,
         Err(error) => return Some(Finding::warning(subject, error.to_string(), "look at the file system's state")),
     };
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let found = format!("{} MiB free for {}", free >> 20, config.storage.data_dir.display());
     let fix = "free some, or set storage.data_dir to a larger disk";
     Some(match free {
@@ -151,6 +153,12 @@ fn space(config: &Config) -> Option<Finding> {
         SPACE_NEEDED_BYTES..SPACE_WANTED_BYTES => Finding::warning(subject, found, fix),
         _ => Finding::good(subject, found),
     })
+}
+
+/// What a file system has left for users who aren't root.
+fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(folder)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Opens a throw-away store where the real one lies, since it is the file system that may not be able to keep the promise.

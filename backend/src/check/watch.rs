@@ -1,0 +1,102 @@
+//! The same questions while the node runs, every few seconds: does the store answer, is there room, is the control stream followed?
+//!
+//! It only tells [`Health`]. What a node does about a failing store or a control stream it can't follow is decided where they are used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use martlet_storage::Db;
+use tokio::task::JoinHandle;
+use tokio::time;
+
+use super::{SPACE_NEEDED_BYTES, free_bytes};
+use crate::config::Config;
+use crate::health::Health;
+use crate::streams::Streams;
+
+/// How often it looks. A load balancer asks about as often.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is looked at, and who is told.
+pub struct Watch {
+    /// Is told.
+    pub health: Health,
+    /// Where the data is.
+    pub config: Arc<Config>,
+    /// Must answer.
+    pub db: Db,
+    /// Must follow the control stream.
+    pub streams: Streams,
+}
+
+impl Watch {
+    /// Looks until the task is aborted. Not at once: what has just been started has just been found to work.
+    #[must_use]
+    pub fn start(self) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            loop {
+                time::sleep(INTERVAL).await;
+                self.look().await;
+            }
+        })
+    }
+
+    async fn look(&self) {
+        self.tell("store", self.db.health().await.map_err(|error| error.to_string()));
+        self.tell("disk", self.room());
+        let followed = self.streams.may_push();
+        self.tell(
+            "control stream",
+            followed.then_some(()).ok_or_else(|| "not read for a second, so nothing is pushed".into()),
+        );
+    }
+
+    fn room(&self) -> Result<(), String> {
+        let free = free_bytes(&self.config.storage.data_dir).map_err(|error| error.to_string())?;
+        if free < SPACE_NEEDED_BYTES { Err(format!("{} MiB free where the data is", free >> 20)) } else { Ok(()) }
+    }
+
+    fn tell(&self, part: &'static str, state: Result<(), String>) {
+        match state {
+            Ok(()) => self.health.restore(part),
+            Err(reason) => self.health.degrade(part, reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::health::Status;
+
+    #[tokio::test]
+    async fn what_fails_is_told_and_what_works_again_too() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut config = Config::default();
+        config.storage.data_dir = folder.path().to_owned();
+        let db = Db::open(&config.storage.db_config()).expect("a store");
+        let config = Arc::new(config);
+        let streams = Streams::new(db.clone(), config.clone(), Clock::System);
+        let watch = Watch { health: Health::new(), config, db, streams };
+
+        watch.look().await;
+        let reasons = watch.health.report().reasons;
+        assert_eq!(reasons.keys().collect::<Vec<_>>(), [&"control stream"], "it is not followed yet");
+
+        watch.streams.start().await.expect("the streams start");
+        time::timeout(Duration::from_secs(10), async {
+            while watch.health.status() != Status::Ok {
+                watch.look().await;
+                time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .expect("all is well soon");
+
+        std::fs::remove_dir_all(folder.path()).expect("removed");
+        watch.look().await;
+        assert!(watch.health.report().reasons.contains_key("disk"));
+        watch.streams.stop().await;
+    }
+}
