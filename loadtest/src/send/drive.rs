@@ -144,6 +144,8 @@ impl Drive {
     /// When the system's poll fails.
     pub fn send_for(&mut self, fleet: &mut Fleet, time: Duration) -> Result<Duration> {
         let start = ambient::now();
+        // Whatever went before (encrypting, most of all) was no silence of the node.
+        self.moved_at = start;
         self.sending = true;
         for i in 0..self.senders.len() {
             let index = i * self.devices_per_circle;

@@ -34,9 +34,11 @@ use result::Clocked;
 use verify::Sent;
 use write::Writer;
 
+/// Messages per sender that fill the node's caches.
+const COLD_MESSAGES: usize = 15;
 /// Messages per sender with which the rate is found out.
 const TRIAL_MESSAGES: usize = 40;
-/// What a trial says is needed is prepared this many times over: a trial runs with cold caches.
+/// What the trial says is needed is prepared this many times over, since a short run is slower than a long one.
 const PREPARE_MARGIN: f64 = 1.6;
 /// Longest time for anything that runs out by itself.
 const LONG: Duration = Duration::from_secs(3600);
@@ -105,16 +107,24 @@ impl<'a> Load<'a> {
         if let Some(count) = self.args.prepare {
             return self.write(usize::try_from(count)?);
         }
-        self.write(TRIAL_MESSAGES)?;
-        let time = self.drive.send_for(&mut self.fleet, LONG)?;
-        self.drive.stop_clock();
-        let accepted: u64 = self.drive.accepted().sum();
-        self.drive.drain(&mut self.fleet).context("the trial")?;
+        // Once with everything cold, which does not count, and once more.
+        self.try_out(COLD_MESSAGES)?;
+        let (accepted, time) = self.try_out(TRIAL_MESSAGES)?;
         let per_second = rate(accepted, time);
         let seconds = f64::from(self.args.seconds) + self.args.warm_up.as_secs_f64();
         let needed = per_second * seconds * PREPARE_MARGIN / as_f64(u64::try_from(self.circles.len())?);
         say(&format!("trial: {} sends/s; preparing for more", grouped_f64(per_second)));
         self.write(whole(needed).max(TRIAL_MESSAGES))
+    }
+
+    /// Sends this many messages per sender; tells how many were accepted until the first sender had none left, and how long that took.
+    fn try_out(&mut self, count: usize) -> Result<(u64, Duration)> {
+        self.write(count)?;
+        let before: u64 = self.drive.accepted().sum();
+        let time = self.drive.send_for(&mut self.fleet, LONG)?;
+        let accepted = self.drive.accepted().sum::<u64>() - before;
+        self.drive.drain(&mut self.fleet).context("the trial")?;
+        Ok((accepted, time))
     }
 
     fn write(&mut self, count: usize) -> Result<()> {
