@@ -6,7 +6,8 @@
 //! 4. [`history`] and [`checker`]: what happened, and whether it may have happened;
 //! 5. [`crash`]: participants who go on through crashes, and who crashes the node;
 //! 6. [`trace`]: system calls of a traced node, and whether each answer left after its sync;
-//! 7. [`copy`] and [`guess`]: a node's files as a thief gets them, and how well guesses from them did against chance.
+//! 7. [`sdk`]: devices that run the SDK on stores of their own, and die;
+//! 8. [`copy`] and [`guess`]: a node's files as a thief gets them, and how well guesses from them did against chance.
 //!
 //! There is no test of speed here: waits are for conditions, and deadlines are generous.
 
@@ -18,5 +19,6 @@ pub mod guess;
 pub mod history;
 pub mod node;
 pub mod scene;
+pub mod sdk;
 pub mod trace;
 pub mod wire;

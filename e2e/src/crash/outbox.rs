@@ -15,7 +15,7 @@ use crate::{
 /// One in so many messages is over the size up to which content lies inside the seal.
 const LARGE_ONE_IN: u32 = 25;
 /// One in so many messages is given up after a lost answer.
-const GIVE_UP_ONE_IN: u32 = 12;
+const GIVE_UP_ONE_IN: u32 = 6;
 
 /// A message that was not answered yet.
 pub struct Pending {

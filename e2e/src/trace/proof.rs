@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn header(commits: bool, at: usize) -> Call {
-        let mut bytes = vec!['\0'; FRAME_HEADER_LEN];
+        let mut bytes = ['\0'; FRAME_HEADER_LEN];
         bytes[7] = if commits { 'x' } else { '\0' };
         call("pwrite64", "a-wal", &bytes.iter().collect::<String>(), at)
     }

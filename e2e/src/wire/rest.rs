@@ -56,6 +56,15 @@ impl Rest {
         Ok(Self { base: base.into(), http: reqwest::Client::builder().timeout(ANSWER_DEADLINE).build()? })
     }
 
+    /// A client that comes from an address of its own.
+    ///
+    /// # Errors
+    /// The HTTP client can't be made.
+    pub fn from_address(base: impl Into<String>, address: std::net::Ipv4Addr) -> Result<Self> {
+        let http = reqwest::Client::builder().timeout(ANSWER_DEADLINE).local_address(std::net::IpAddr::V4(address));
+        Ok(Self { base: base.into(), http: http.build()? })
+    }
+
     /// The node's address.
     #[must_use]
     pub fn base(&self) -> &str {
