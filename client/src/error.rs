@@ -55,9 +55,6 @@ pub enum ClientError {
     /// The change would break a rule of the device list or the membership.
     #[error("{0}")]
     NotAllowed(String),
-    /// The message is over what the server takes.
-    #[error("the message is too long for this server")]
-    TooLong,
 }
 
 impl ClientError {

@@ -28,8 +28,8 @@ pub struct Verdict {
     pub previous: Option<Hash>,
     /// The sending device has been removed by now: show it apart, act on nothing.
     pub from_removed_device: bool,
-    /// Members whose newer lists the sender did not know.
-    pub sender_lacks: Vec<AccountId>,
+    /// Members of whom this device knows newer lists than the sender, and the number of the sender's.
+    pub sender_lacks: Vec<(AccountId, u64)>,
     /// The members that it was meant for.
     pub members: Vec<AccountId>,
 }
@@ -58,7 +58,7 @@ pub fn judge(
     let sender_lacks = heads
         .iter()
         .filter(|head| trust.account(&head.account_id).is_some_and(|known| known.chain().n() > head.n))
-        .map(|head| head.account_id)
+        .map(|head| (head.account_id, head.n))
         .collect();
     Ok(Verdict {
         body: plaintext.body.clone().ok_or(Refused::PlaintextUnreadable)?,

@@ -34,7 +34,7 @@ pub enum Refused {
     /// A chain that starts with another list 1 than the one pinned or named by a member.
     #[error("the account is not the one that it was: its fingerprint has changed")]
     FingerprintChanged,
-    /// Sending is stopped until a human has looked: a second branch of the account's list was proved.
+    /// Sending is stopped until a human has looked: the account showed a second list 1, or a second branch.
     #[error("sending is stopped: an account in this conversation showed two device lists")]
     AccountDisputed,
 

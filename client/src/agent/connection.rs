@@ -194,28 +194,33 @@ impl Connection<'_> {
         let mut is_caught_up = false;
         let mut next = Some(first);
         let mut taken = 0;
-        let mut end = None;
+        let mut end: Option<End> = None;
         while let Some(frame) = next.take() {
-            is_caught_up |= self.take_frame(frame, &mut events).await?;
+            match self.take_frame(frame, &mut events).await {
+                Ok(caught_up) => is_caught_up |= caught_up,
+                Err(error) => end = Some(error),
+            }
             taken += 1;
-            if taken < MAX_BURST {
+            if end.is_none() && taken < MAX_BURST {
                 match self.stream.next(SILENCE).now_or_never() {
                     Some(Ok(frame)) => next = Some(frame),
-                    Some(Err(error)) => end = Some(error),
+                    Some(Err(error)) => end = Some(error.into()),
                     None => {}
                 }
             }
         }
+        // Whatever ended the burst, what came before it is stored and told.
         self.client.device(|device| device.commit()).map_err(ClientError::from)?;
         self.client.emit(events).await;
-        // Events may have made messages (a resend request, for one).
+        // What was read may have made messages (a resend request, for one).
         self.client.wake();
         if is_caught_up {
             self.client.emit([Event::CaughtUp]).await;
+            // The sender of the outbox may be gone already.
             let _ = ready.send(true);
         }
-        if let Some(error) = end {
-            return Err(error.into());
+        if let Some(end) = end {
+            return Err(end);
         }
         if self.unacked >= ACK_ENTRIES {
             self.ack().await?;
@@ -280,7 +285,6 @@ impl Connection<'_> {
                     events.extend(self.client.device(|device| device.refuse_entry(entry, refused)));
                     break;
                 }
-                // What was read before this entry is stored when the socket is opened again: the cursor stands before it.
                 Err(FetchError::Client(error)) => return Err(error.into()),
             }
         }

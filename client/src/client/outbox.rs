@@ -191,7 +191,7 @@ impl Client {
 /// The token or the device is the trouble, not the message, which stays in the outbox.
 fn is_about_the_device(error: &ClientError) -> bool {
     matches!(error.code(), Some(Code::Unauthenticated))
-        || matches!(error, ClientError::Store(_) | ClientError::BadAnswer(_))
+        || matches!(error, ClientError::Store(_) | ClientError::BadAnswer(_) | ClientError::Ended(_))
 }
 
 fn to_rest(request: &wire::SendRequest) -> Result<(ConversationId, rest::SendRequest), InvalidText> {

@@ -73,11 +73,13 @@ impl Device {
         let lists: Vec<wire::AccountLists> = verdict
             .sender_lacks
             .iter()
-            .filter(|account_id| self.is_overdue(account_id, verdict.sent_at_ms))
-            .filter_map(|account_id| {
-                let account = self.trust.account(account_id)?;
-                let newest = account.lists().last()?;
-                Some(wire::AccountLists { account_id: account_id.to_wire(), lists: vec![newest.into()] })
+            .filter(|(account_id, _)| self.is_overdue(account_id, verdict.sent_at_ms))
+            .filter_map(|(account_id, known_n)| {
+                let lists = self.trust.account(account_id)?.lists().get(usize::try_from(*known_n).ok()?..)?;
+                Some(wire::AccountLists {
+                    account_id: account_id.to_wire(),
+                    lists: lists.iter().map(Into::into).collect(),
+                })
             })
             .collect();
         if lists.is_empty() {

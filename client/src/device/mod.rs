@@ -241,8 +241,12 @@ impl Device {
         fingerprint: Option<martlet_protocol::id::Hash>,
     ) -> Result<ListChange, Refused> {
         let result = self.trust.absorb_lists(account_id, lists, fingerprint);
-        // A proved second branch is remembered even though the lists are refused.
-        if result.as_ref().map_or_else(|refused| *refused == Refused::ListForked, |change| !change.is_empty()) {
+        // What puts an account in dispute is remembered even though the lists are refused.
+        let is_news = match &result {
+            Ok(change) => !change.is_empty(),
+            Err(refused) => matches!(refused, Refused::ListForked | Refused::FingerprintChanged),
+        };
+        if is_news {
             self.put_account(account_id);
         }
         result
@@ -255,6 +259,19 @@ impl Device {
             return Some(self.username.clone());
         }
         self.trust.account(account_id)?.username().map(str::to_owned)
+    }
+
+    /// A human has compared safety numbers with an account that showed a new chain: sending goes on, to the pinned one.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchAccount`]; [`ClientError::Refused`] if its own devices signed two lists, which nothing mends.
+    pub fn confirm_account(&mut self, account_id: &AccountId) -> Result<(), ClientError> {
+        let account = self.trust.account_mut(account_id).ok_or(ClientError::NoSuchAccount)?;
+        if !account.confirm() {
+            return Err(Refused::ListForked.into());
+        }
+        self.put_account(account_id);
+        Ok(self.commit()?)
     }
 
     /// Remembers a conversation's title.

@@ -157,6 +157,10 @@ impl Device {
         if conversation.gone || !membership.members.contains_key(&self.keys.account_id) {
             return Err(SendHalt::Gone.into());
         }
+        let is_listed = self.own_list()?.device(&self.keys.device_id).is_some();
+        if !is_listed {
+            return Err(ClientError::Ended("it was removed from the account".into()).into());
+        }
         let heads = self.trust.heads_of_members(&membership).map_err(SendHalt::from)?;
         let recipients = self.recipients(&heads, outgoing.client_message_id)?;
         let body = wire::Content::decode(outgoing.body.0.clone()).unwrap_or_default();

@@ -16,8 +16,19 @@ pub struct AccountRecord {
     pub username: Option<String>,
     /// From list 1 to the head.
     pub lists: Vec<SignedDeviceList>,
-    /// A second branch was proved.
-    pub disputed: bool,
+    /// Why nothing is sent to it for now.
+    #[serde(default)]
+    pub dispute: Option<Dispute>,
+}
+
+/// Why sending to an account is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dispute {
+    /// The server showed another list 1 under the account's id. The pinned chain stays; a human who has compared safety numbers may go
+    /// on with it.
+    NewChain,
+    /// The account's own devices signed two lists of one number. Nothing but another account recovers.
+    TwoBranches,
 }
 
 /// How a head that somebody names lies to the chain known here.
@@ -73,7 +84,7 @@ impl KnownAccount {
         if expected_fingerprint.is_some_and(|expected| expected != chain.fingerprint()) {
             return Err(Refused::FingerprintChanged);
         }
-        Ok(Self { record: AccountRecord { username: None, lists: lists.to_vec(), disputed: false }, chain })
+        Ok(Self { record: AccountRecord { username: None, lists: lists.to_vec(), dispute: None }, chain })
     }
 
     /// Reads one back from the store.
@@ -114,10 +125,18 @@ impl KnownAccount {
         self.record.username = Some(username.to_owned());
     }
 
-    /// A second branch was proved: nothing is sent to it.
+    /// Why nothing is sent to it for now.
     #[must_use]
-    pub fn is_disputed(&self) -> bool {
-        self.record.disputed
+    pub fn dispute(&self) -> Option<Dispute> {
+        self.record.dispute
+    }
+
+    /// A human has compared safety numbers and goes on with the pinned chain. Returns whether that ends the dispute.
+    pub fn confirm(&mut self) -> bool {
+        if self.record.dispute == Some(Dispute::NewChain) {
+            self.record.dispute = None;
+        }
+        self.record.dispute.is_none()
     }
 
     /// Where a head lies.
@@ -160,13 +179,17 @@ impl KnownAccount {
     /// A different list of a known number. If it is signed as the chain demands, the account itself is at fault, not the server.
     fn second_branch(&mut self, other: &SignedDeviceList, n: u64) -> Refused {
         if n <= 1 {
+            let is_valid = DeviceChain::first(other).is_ok_and(|chain| chain.account_id() == self.chain.account_id());
+            if is_valid && self.record.dispute.is_none() {
+                self.record.dispute = Some(Dispute::NewChain);
+            }
             return Refused::FingerprintChanged;
         }
         let before = usize::try_from(n - 1).unwrap_or(usize::MAX).min(self.record.lists.len());
         let proved = DeviceChain::replay(&self.record.lists[..before]).and_then(|chain| chain.extend(other));
         match proved {
             Ok(_) => {
-                self.record.disputed = true;
+                self.record.dispute = Some(Dispute::TwoBranches);
                 Refused::ListForked
             }
             Err(error) => error.into(),

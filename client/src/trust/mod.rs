@@ -14,7 +14,7 @@ use martlet_protocol::{
     rest::{ListHead, SignedDeviceList, SignedMembershipLink},
 };
 
-pub use account::{AccountRecord, HeadRelation, KnownAccount, ListChange};
+pub use account::{AccountRecord, Dispute, HeadRelation, KnownAccount, ListChange};
 pub use conversation::{ConversationRecord, KnownConversation};
 
 use crate::refused::Refused;
@@ -111,7 +111,7 @@ impl Trust {
     /// Takes lists of an account: pins it at first contact, extends its chain afterwards.
     ///
     /// # Errors
-    /// [`Refused`]; nothing is taken then, but a proved second branch marks the account as disputed.
+    /// [`Refused`]; nothing is taken then, but a proved second branch, or a new chain, marks the account as disputed.
     pub fn absorb_lists(
         &mut self,
         account_id: &AccountId,
@@ -255,7 +255,11 @@ impl Trust {
                 if account.chain().fingerprint() != member.fingerprint {
                     return Err(Refused::FingerprintChanged.into());
                 }
-                if account.is_disputed() { Err(Refused::AccountDisputed.into()) } else { Ok(account.chain().head()) }
+                if account.dispute().is_some() {
+                    Err(Refused::AccountDisputed.into())
+                } else {
+                    Ok(account.chain().head())
+                }
             })
             .collect()
     }

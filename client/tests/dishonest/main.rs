@@ -1,0 +1,14 @@
+//! A dishonest server against the SDK: every attack is refused with its own typed error, and changes nothing that was believed.
+//!
+//! The server here is a handful of functions ([`world`]) that honestly carry lists, keys and messages; each test lets it lie once. It
+//! exists only as the adversary: how the SDK works with the real node is tested in `e2e`.
+
+mod envelopes;
+mod forks;
+mod linking;
+mod lists;
+mod order;
+mod prekeys;
+mod recipients;
+mod resend;
+mod world;

@@ -1,0 +1,344 @@
+//! The store on disk: passphrases, crashes between opening, storing and acknowledging, altered and moved records.
+
+use std::path::Path;
+
+use martlet_client::{
+    ClientError, Clock, Device, Event,
+    device::{Founding, NewConversation, PrepareError, SendHalt},
+    identity::NewAccount,
+    store::{Batch, KdfCost, Store, StoreError, Table},
+};
+use martlet_protocol::{
+    id::{ConversationId, EntryId, MessageId},
+    rest::{Accepted, ClaimAnswer, DeviceBundle, DeviceLabel, PrekeyUpload},
+    seal::MailboxSealer,
+    wire::{self, content::Body},
+};
+use rand::{SeedableRng as _, rngs::StdRng};
+use redb::ReadableTable as _;
+
+const COST: KdfCost = KdfCost { memory_kib: 64, iterations: 1 };
+const NOW_MS: u64 = 1_900_000_000_000;
+
+fn rng(seed: u64) -> StdRng {
+    StdRng::seed_from_u64(seed)
+}
+
+fn file(folder: &Path, passphrase: &str) -> Result<Store, StoreError> {
+    Store::file(&folder.join("device.store"), passphrase, COST, &mut rng(1))
+}
+
+#[test]
+fn only_the_passphrase_opens_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = file(folder.path(), "swallow").unwrap();
+    let mut batch = Batch::default();
+    batch.put(Table::Conversation, b"a name", &"a record");
+    store.commit(batch, &mut rng(2)).unwrap();
+    assert!(matches!(file(folder.path(), "swallow"), Err(StoreError::InUse)), "one program at a time");
+    drop(store);
+    assert!(matches!(file(folder.path(), "swift"), Err(StoreError::WrongPassphrase)));
+    let store = file(folder.path(), "swallow").unwrap();
+    assert_eq!(store.get::<String>(Table::Conversation, b"a name").unwrap().as_deref(), Some("a record"));
+    assert_eq!(store.get::<String>(Table::Account, b"a name").unwrap(), None);
+    drop(store);
+    let bytes = std::fs::read(folder.path().join("device.store")).unwrap();
+    for secret in [b"a record".as_slice(), b"a name", b"swallow"] {
+        assert!(!bytes.windows(secret.len()).any(|window| window == secret), "nothing stands in the clear");
+    }
+}
+
+#[test]
+fn a_batch_is_stored_whole_and_tables_don_t_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    for mut store in [Store::memory(), file(folder.path(), "p").unwrap()] {
+        let mut batch = Batch::default();
+        for number in [3_u64, 1, 2, 300] {
+            batch.put(Table::Message, &number.to_be_bytes(), &number);
+        }
+        batch.put(Table::Outbox, &7_u64.to_be_bytes(), &7_u64);
+        batch.put(Table::Seen, b"x", &1_u64);
+        store.commit(batch, &mut rng(2)).unwrap();
+        let numbers = |after, limit| -> Vec<u64> {
+            store.after::<u64>(Table::Message, after, limit).unwrap().into_iter().map(|(number, _)| number).collect()
+        };
+        assert_eq!(numbers(0, 10), [1, 2, 3, 300]);
+        assert_eq!(numbers(1, 2), [2, 3]);
+        assert_eq!(numbers(u64::MAX, 2), Vec::<u64>::new());
+        assert_eq!(store.all::<u64>(Table::Seen).unwrap(), [(b"x".to_vec(), 1)]);
+        let mut batch = Batch::default();
+        batch.delete(Table::Message, &2_u64.to_be_bytes());
+        store.commit(batch, &mut rng(3)).unwrap();
+        assert_eq!(store.get::<u64>(Table::Message, &2_u64.to_be_bytes()).unwrap(), None);
+        assert_eq!(store.get::<u64>(Table::Message, &3_u64.to_be_bytes()).unwrap(), Some(3));
+    }
+}
+
+#[test]
+fn a_record_that_was_moved_to_another_name_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = file(folder.path(), "p").unwrap();
+    let mut batch = Batch::default();
+    for number in [1_u64, 2] {
+        batch.put(Table::Message, &number.to_be_bytes(), &number);
+    }
+    store.commit(batch, &mut rng(2)).unwrap();
+    drop(store);
+    // Swaps the two rows beneath the encryption.
+    let path = folder.path().join("device.store");
+    let database = redb::Database::create(&path).unwrap();
+    let records: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("records");
+    let write = database.begin_write().unwrap();
+    {
+        let mut table = write.open_table(records).unwrap();
+        let name = |number: u64| [&[Table::Message as u8], number.to_be_bytes().as_slice()].concat();
+        let one = table.get(name(1).as_slice()).unwrap().unwrap().value().to_vec();
+        table.insert(name(2).as_slice(), one.as_slice()).unwrap();
+    }
+    write.commit().unwrap();
+    drop(database);
+    let store = file(folder.path(), "p").unwrap();
+    assert_eq!(store.get::<u64>(Table::Message, &1_u64.to_be_bytes()).unwrap(), Some(1));
+    let moved = store.get::<u64>(Table::Message, &2_u64.to_be_bytes());
+    assert!(matches!(moved, Err(StoreError::Damaged(Table::Message))));
+}
+
+/// A sender in memory, and a reader on disk that can crash.
+struct Scene {
+    folder: tempfile::TempDir,
+    sender: Device,
+    stock: PrekeyUpload,
+    reader: Option<Device>,
+    conversation: ConversationId,
+    seq: u64,
+    rng: StdRng,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut random = rng(9);
+        let (mut sender, sender_lists, _) = found(Store::memory(), "alice", &mut random);
+        let (mut reader, reader_lists, stock) = found(file(folder.path(), "p").unwrap(), "bob", &mut random);
+        sender.absorb_lists(&reader.account_id(), &reader_lists).unwrap();
+        reader.absorb_lists(&sender.account_id(), &sender_lists).unwrap();
+        let (conversation, link) = sender.creation_link(&NewConversation::Direct(reader.account_id())).unwrap();
+        for device in [&mut sender, &mut reader] {
+            device.absorb_membership(&conversation, std::slice::from_ref(&link)).unwrap();
+            device.commit().unwrap();
+        }
+        Self { folder, sender, stock, reader: Some(reader), conversation, seq: 0, rng: random }
+    }
+
+    fn reader(&mut self) -> &mut Device {
+        self.reader.as_mut().expect("it is running")
+    }
+
+    /// The process dies, and starts again from the disk.
+    fn crash(&mut self) {
+        self.reader = None;
+        let store = file(self.folder.path(), "p").unwrap();
+        self.reader = Some(Device::open(store, Clock::manual(NOW_MS), rng(77)).unwrap());
+    }
+
+    /// A message as the reader's mailbox holds it.
+    fn entry(&mut self, text: &str) -> wire::MailboxEntry {
+        self.sender.enqueue(self.conversation, &text_content(text), 0).unwrap();
+        let number = self.sender.due()[0].0;
+        let request = loop {
+            match self.sender.prepare(number) {
+                Ok(prepared) => break prepared.unwrap().request,
+                Err(PrepareError::Halt(SendHalt::Claim(claim))) => {
+                    let bundle = DeviceBundle {
+                        account_id: claim.accounts[0].account_id,
+                        device_id: claim.accounts[0].device_ids[0],
+                        signed_prekey: self.stock.signed_prekey.clone().unwrap(),
+                        one_time_prekey: self.stock.one_time_prekeys.pop(),
+                    };
+                    let answer = ClaimAnswer { bundles: vec![bundle], lists: Vec::new(), dormant: Vec::new() };
+                    self.sender.absorb_claim(&claim, &answer).unwrap();
+                }
+                Err(other) => panic!("{other}"),
+            }
+        };
+        let message_id = MessageId::random(&mut self.rng);
+        let accepted = Accepted { message_id, accepted_at_ms: NOW_MS, partial_device_ids: Vec::new() };
+        self.sender.on_accepted(number, &accepted).unwrap();
+        let sealed = wire::SealedMessage {
+            message_id: message_id.to_wire(),
+            sender_account_id: self.sender.account_id().to_wire(),
+            sender_device_id: self.sender.device_id().to_wire(),
+            conversation_id: request.conversation_id.clone(),
+            client_message_id: request.client_message_id.clone(),
+            accepted_at_ms: NOW_MS,
+            suite: request.suite,
+            fork_header: request.forks[0].header.clone(),
+            content: request.content.clone(),
+            content_sha256: bytes::Bytes::new(),
+        };
+        self.seq += 1;
+        let entry_id = EntryId::random(&mut self.rng);
+        let keys = self.reader().keys().clone();
+        let sealer = MailboxSealer::new(&mut self.rng, &keys.mailbox.public()).unwrap();
+        let sealed = sealer.seal(&keys.device_id, &entry_id, &sealed);
+        wire::MailboxEntry { seq: self.seq, entry_id: entry_id.to_wire(), sealed, content: bytes::Bytes::new() }
+    }
+
+    fn texts(&mut self) -> Vec<String> {
+        let history = self.reader().history(0, usize::MAX).unwrap();
+        history.iter().filter_map(martlet_client::StoredMessage::text).collect()
+    }
+
+    fn cursor(&mut self) -> u64 {
+        self.reader().cursor().map_or(0, |cursor| cursor.seq)
+    }
+}
+
+fn found(
+    store: Store,
+    username: &str,
+    rng: &mut StdRng,
+) -> (Device, Vec<martlet_protocol::rest::SignedDeviceList>, PrekeyUpload) {
+    let label = DeviceLabel { name: "d".into(), platform: "test".into() };
+    let new = NewAccount::generate(username, "password", label, 3, NOW_MS, rng).unwrap();
+    let lists = vec![new.list];
+    let founding = Founding {
+        keys: new.keys,
+        prekeys: new.prekeys,
+        lists: lists.clone(),
+        username: username.into(),
+        server: "http://test".into(),
+    };
+    let mut device = Device::found(store, founding, Clock::manual(NOW_MS), StdRng::from_rng(rng)).unwrap();
+    let mailbox = Some(wire::MailboxState { epoch: 5, head_seq: 0, acked_seq: 0 });
+    device.on_hello(&wire::Hello { mailbox, ..wire::Hello::default() }).unwrap();
+    (device, lists, new.request.prekeys)
+}
+
+fn text_content(text: &str) -> wire::Content {
+    wire::Content { body: Some(Body::Text(wire::Text { text: text.into(), reply_to: None })) }
+}
+
+fn is_message(events: &[Event]) -> bool {
+    matches!(events, [Event::Message(_)])
+}
+
+#[test]
+fn a_crash_between_opening_and_storing_loses_nothing() {
+    let mut scene = Scene::new();
+    let entry = scene.entry("hello");
+    assert!(is_message(&scene.reader().receive(&entry).unwrap()));
+    // Opened, told to nobody, not committed: the one-time key must still be there.
+    scene.crash();
+    assert_eq!(scene.texts(), Vec::<String>::new());
+    assert_eq!(scene.cursor(), 0, "so the node is asked for it again");
+    assert!(is_message(&scene.reader().receive(&entry).unwrap()));
+    scene.reader().commit().unwrap();
+    assert_eq!(scene.texts(), ["hello"]);
+}
+
+#[test]
+fn a_crash_between_storing_and_acknowledging_repeats_nothing() {
+    let mut scene = Scene::new();
+    let entry = scene.entry("hello");
+    scene.reader().receive(&entry).unwrap();
+    scene.reader().commit().unwrap();
+    scene.crash();
+    assert_eq!(scene.texts(), ["hello"]);
+    assert_eq!(scene.cursor(), 1, "the ack is made from the store");
+    assert!(
+        scene.reader().receive(&entry).unwrap().is_empty(),
+        "the unacknowledged entry comes again and is passed over"
+    );
+    // Under another seq, as after a restore of the server, it is recognised by its message id.
+    let again = wire::MailboxEntry { seq: 2, ..entry };
+    assert!(scene.reader().receive(&again).unwrap().is_empty());
+    scene.reader().commit().unwrap();
+    assert_eq!((scene.texts(), scene.cursor()), (vec!["hello".to_owned()], 2));
+}
+
+#[test]
+fn the_one_time_key_ends_in_the_transaction_that_stores_the_message() {
+    let mut scene = Scene::new();
+    let entry = scene.entry("hello");
+    let key_id = 4;
+    let store_has_key = |scene: &mut Scene| {
+        scene.reader = None;
+        let store = file(scene.folder.path(), "p").unwrap();
+        let name = [&[2], u32::to_be_bytes(key_id).as_slice()].concat();
+        let key = store.get::<serde_json::Value>(Table::Prekey, &name).unwrap();
+        scene.reader = Some(Device::open(store, Clock::manual(NOW_MS), rng(78)).unwrap());
+        key.is_some()
+    };
+    assert_eq!(scene.stock.one_time_prekeys.len(), 2, "the claim took the last one");
+    assert!(store_has_key(&mut scene));
+    scene.reader().receive(&entry).unwrap();
+    assert!(store_has_key(&mut scene), "opening alone ends nothing");
+    scene.reader().receive(&entry).unwrap();
+    scene.reader().commit().unwrap();
+    assert!(!store_has_key(&mut scene));
+    assert_eq!(scene.texts(), ["hello"]);
+}
+
+#[test]
+fn an_own_message_outlives_a_crash_unchanged() {
+    let mut scene = Scene::new();
+    let conversation = scene.conversation;
+    let alice_bundle = {
+        // The reader writes back: it needs Alice's keys, of which the scene kept none, so they are made here.
+        let upload = {
+            scene.sender.due_prekeys(0).unwrap();
+            scene.sender.due_prekeys(0).unwrap().unwrap()
+        };
+        DeviceBundle {
+            account_id: scene.sender.account_id(),
+            device_id: scene.sender.device_id(),
+            signed_prekey: upload.signed_prekey.unwrap(),
+            one_time_prekey: upload.one_time_prekeys.first().cloned(),
+        }
+    };
+    let id = scene.reader().enqueue(conversation, &text_content("kept"), 0).unwrap();
+    scene.crash();
+    let number = scene.reader().due()[0].0;
+    let Err(PrepareError::Halt(SendHalt::Claim(claim))) = scene.reader().prepare(number) else {
+        panic!("keys have to be claimed first")
+    };
+    let answer = ClaimAnswer { bundles: vec![alice_bundle], lists: Vec::new(), dormant: Vec::new() };
+    scene.reader().absorb_claim(&claim, &answer).unwrap();
+    let before = scene.reader().prepare(number).unwrap().unwrap();
+    assert_eq!(before.client_message_id, id);
+    scene.crash();
+    let after = scene.reader().prepare(number).unwrap().unwrap();
+    assert_eq!(before.request, after.request, "byte for byte");
+    assert_eq!(scene.reader().unsent(), 1);
+}
+
+#[test]
+fn a_store_holds_one_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = file(folder.path(), "p").unwrap();
+    assert!(matches!(Device::open(store, Clock::System, rng(1)).err(), Some(ClientError::NoDevice)));
+    let (device, ..) = found(file(folder.path(), "p").unwrap(), "alice", &mut rng(2));
+    let id = device.device_id();
+    drop(device);
+    let new = NewAccount::generate(
+        "bob",
+        "password",
+        DeviceLabel { name: "d".into(), platform: "t".into() },
+        1,
+        NOW_MS,
+        &mut rng(3),
+    )
+    .unwrap();
+    let founding = Founding {
+        keys: new.keys,
+        prekeys: new.prekeys,
+        lists: vec![new.list],
+        username: "bob".into(),
+        server: String::new(),
+    };
+    let second = Device::found(file(folder.path(), "p").unwrap(), founding, Clock::System, rng(4));
+    assert!(matches!(second.err(), Some(ClientError::DeviceExists)));
+    let device = Device::open(file(folder.path(), "p").unwrap(), Clock::System, rng(5)).unwrap();
+    assert_eq!(device.device_id(), id);
+}
