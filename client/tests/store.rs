@@ -1,5 +1,7 @@
 //! The store on disk: passphrases, crashes between opening, storing and acknowledging, altered and moved records.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails its test by panicking")]
+
 use std::path::Path;
 
 use martlet_client::{
