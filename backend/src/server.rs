@@ -103,7 +103,12 @@ impl Node {
         let internal = listen("internal_listen", config.server.internal_listen)?;
         let (public_address, internal_address) = (public.local_addr()?, internal.local_addr()?);
 
-        let secrets = Secrets::load_or_create(&config.storage.data_dir, &mut clock::rng())?;
+        // The secret is made before the store, so a store without one has lost it.
+        let secrets = if config.storage.database().exists() {
+            Secrets::load(&config.storage.data_dir)?
+        } else {
+            Secrets::load_or_create(&config.storage.data_dir, &mut clock::rng())?
+        };
         let db = open_store(&config).await?;
         let services = build(config, clock, db.clone(), secrets).await?;
         let sockets = Sockets::new();

@@ -1,6 +1,6 @@
 //! The way in: bytes from a socket, whole messages, frames of the schema, the session. One task per connection, small while it waits.
 
-use std::{collections::VecDeque, future::poll_fn, io, rc::Rc};
+use std::{collections::VecDeque, future::poll_fn, io, pin::Pin, rc::Rc};
 
 use bytes::{BufMut as _, BytesMut};
 use martlet_protocol::{problem::close, wire};
@@ -141,7 +141,7 @@ impl Worker {
 
 /// Reads until the connection is gone. Boxes what only some connections ever need, so that the task of an idle one is small.
 async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
-    Box::pin(worker.greet(&connection)).await;
+    greeting(&worker, &connection).await;
     // What came together with the request for the upgrade waits already.
     let mut waiting = connection.state.borrow().partial.is_some();
     loop {
@@ -149,16 +149,29 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
             break;
         }
         waiting = false;
-        let mut frames = match worker.read(&connection) {
-            Read::Frames(frames) => frames,
-            Read::Gone => break,
-        };
-        if let Some(send) = worker.handle(&connection, &mut frames) {
-            Box::pin(handle_sends(&worker, &connection, send, frames)).await;
+        let Some(sends) = read_once(&worker, &connection) else { break };
+        if let Some(sends) = sends {
+            sends.await;
         }
         worker.flush(&connection);
     }
     worker.release(&connection);
+}
+
+/// What is too large to be part of every connection's task.
+type Boxed = Pin<Box<dyn Future<Output = ()>>>;
+
+fn greeting(worker: &Rc<Worker>, connection: &Rc<Connection>) -> Boxed {
+    let (worker, connection) = (worker.clone(), connection.clone());
+    Box::pin(async move { worker.greet(&connection).await })
+}
+
+/// Reads and acts on what is there; `None` when the connection is gone. Sends take their time and are handed back.
+fn read_once(worker: &Rc<Worker>, connection: &Rc<Connection>) -> Option<Option<Boxed>> {
+    let Read::Frames(mut frames) = worker.read(connection) else { return None };
+    let Some(send) = worker.handle(connection, &mut frames) else { return Some(None) };
+    let (worker, connection) = (worker.clone(), connection.clone());
+    Some(Some(Box::pin(async move { handle_sends(&worker, &connection, send, frames).await })))
 }
 
 /// Submits sends one after the other, as a device's order demands, and never more than may be unanswered.
@@ -174,5 +187,22 @@ async fn handle_sends(
         worker.flush(connection);
         poll_fn(|context| connection.poll_unbusy(&worker.rules, context)).await;
         next = worker.handle(connection, &mut rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_task<F: Future>(_: fn(Rc<Worker>, Rc<Connection>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// There are as many of these as there are devices: what is added here is paid a million times.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let (task, connection) = (size_of_task(serve), size_of::<Connection>());
+        assert!(task <= 128, "the task's future has {task} bytes");
+        assert!(connection <= 400, "a connection has {connection} bytes");
     }
 }

@@ -94,8 +94,8 @@ impl Worker {
             services,
             sockets,
         });
-        spawn_local(worker.clone().run());
-        spawn_local(worker.clone().compare_heads());
+        keep_up(worker.clone().run());
+        keep_up(worker.clone().compare_heads());
         Some(worker)
     }
 
@@ -126,8 +126,8 @@ impl Worker {
 
     fn pass(self: &Rc<Self>, turn: bool) {
         let open = self.services.streams.may_push();
-        let opened = open && !self.may_push.replace(open);
-        let mut touched = if opened { std::mem::take(&mut *self.gated.borrow_mut()) } else { Vec::new() };
+        self.may_push.set(open);
+        let mut touched = if open { self.gated.take() } else { Vec::new() };
         let taken = self.inbox.take();
         for letter in taken.letters {
             let Some(connection) = self.find(letter.to) else { continue };
@@ -202,7 +202,7 @@ impl Worker {
     /// Writes what the socket takes, in one call as a rule, and lets the session go on once everything is written.
     pub(super) fn flush(self: &Rc<Self>, connection: &Rc<Connection>) {
         loop {
-            if !self.may_push.get() && !connection.state.borrow().closing {
+            if !connection.state.borrow().closing && !self.gate_is_open() {
                 return self.wait_for_gate(connection);
             }
             match connection.write() {
@@ -228,6 +228,11 @@ impl Worker {
         }
     }
 
+    /// Opens with a pass, so that no revocation in the inbox is overtaken, and closes at once.
+    fn gate_is_open(&self) -> bool {
+        self.may_push.get() && self.services.streams.may_push()
+    }
+
     fn wait_for_gate(&self, connection: &Rc<Connection>) {
         let mut state = connection.state.borrow_mut();
         if state.waiting_bytes() > 0 && !std::mem::replace(&mut state.touched, true) {
@@ -242,7 +247,7 @@ impl Worker {
         if state.closing {
             return;
         }
-        let ended = code == Some(close::DEVICE_ENDED) || !self.may_push.get();
+        let ended = code == Some(close::DEVICE_ENDED) || !self.gate_is_open();
         let cleared = !(ended || code == Some(close::REPLACED)) || state.clear_outbox();
         self.services.streams.subscribers().unregister(connection.identity.device_key, connection.id);
         if ended && !cleared {
@@ -287,7 +292,7 @@ impl Worker {
     fn expect_pong(self: &Rc<Self>, connection: &Rc<Connection>) {
         // Without a look at the control stream no ping went out; while its sends wait, the node itself does not read its pongs.
         let excused = |state: &State| {
-            !self.may_push.get() || state.session.as_ref().is_some_and(|session| session.is_busy(&self.rules))
+            !self.gate_is_open() || state.session.as_ref().is_some_and(|session| session.is_busy(&self.rules))
         };
         let state = connection.state.borrow();
         let alive = state.alive || excused(&state);
@@ -327,4 +332,16 @@ impl Worker {
     pub(super) fn number(&self) -> u16 {
         self.number
     }
+}
+
+/// Runs a loop that must not end before its thread does. If it panics, sockets would stay open and get nothing: the process ends, so that
+/// its supervisor starts it anew and clients come back.
+fn keep_up(run: impl Future<Output = ()> + 'static) {
+    let running = spawn_local(run);
+    spawn_local(async move {
+        if running.await.is_err_and(|error| error.is_panic()) {
+            tracing::error!("a worker's loop panicked; the process ends");
+            std::process::abort();
+        }
+    });
 }

@@ -3,6 +3,8 @@
 
 mod reader;
 #[cfg(test)]
+mod reader_property;
+#[cfg(test)]
 mod reader_tests;
 #[cfg(test)]
 mod tests;

@@ -1,35 +1,34 @@
-//! The mailbox reader, transition by transition, and then against a store and a network that do whatever they may.
+//! The mailbox reader, transition by transition. [`super::reader_property`] lets a store and a network do whatever they may.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use martlet_protocol::{
     problem::Code,
     wire::{self, GapReason, node_frame::Frame},
 };
-use proptest::prelude::*;
 
 use super::{Output, Rules, reader::Reader};
 use crate::{streams::MailboxRange, subscribers::LiveItem};
 
-const RULES: Rules = Rules { hold: Duration::from_millis(20), budget_bytes: 1 << 20, max_in_flight: 4 };
+pub(super) const RULES: Rules = Rules { hold: Duration::from_millis(20), budget_bytes: 1 << 20, max_in_flight: 4 };
 const EPOCH: u64 = 3;
 const START: Duration = Duration::ZERO;
 
-fn entry(seq: u64) -> LiveItem {
+pub(super) fn entry(seq: u64) -> LiveItem {
     LiveItem::Entry(wire::MailboxEntry { seq, entry_id: Bytes::new(), sealed: Bytes::new(), content: Bytes::new() })
 }
 
-fn gap(from_seq: u64, to_seq: u64) -> LiveItem {
+pub(super) fn gap(from_seq: u64, to_seq: u64) -> LiveItem {
     let reason = GapReason::Quota.into();
     LiveItem::Gap(wire::Gap { from_seq, to_seq, count: to_seq - from_seq + 1, reason })
 }
 
-fn range(head_seq: u64, items: Vec<LiveItem>) -> MailboxRange {
+pub(super) fn range(head_seq: u64, items: Vec<LiveItem>) -> MailboxRange {
     MailboxRange { epoch: EPOCH, head_seq, items }
 }
 
-fn cursor(seq: u64) -> Option<wire::Cursor> {
+pub(super) fn cursor(seq: u64) -> Option<wire::Cursor> {
     Some(wire::Cursor { epoch: EPOCH, seq })
 }
 
@@ -38,14 +37,14 @@ fn caught_up(seq: u64) -> Output {
 }
 
 /// A reader and what came out of it.
-struct Rig {
-    reader: Reader,
-    now: Duration,
-    out: Vec<Output>,
+pub(super) struct Rig {
+    pub(super) reader: Reader,
+    pub(super) now: Duration,
+    pub(super) out: Vec<Output>,
 }
 
 impl Rig {
-    fn fresh() -> Self {
+    pub(super) fn fresh() -> Self {
         let reader = Reader::new(&wire::MailboxState { epoch: EPOCH, head_seq: 4, acked_seq: 1 });
         Self { reader, now: START, out: Vec::new() }
     }
@@ -63,16 +62,16 @@ impl Rig {
         self.reader.deliver(item, false, self.now, &RULES, &mut self.out);
     }
 
-    fn range(&mut self, range: MailboxRange) {
+    pub(super) fn range(&mut self, range: MailboxRange) {
         self.reader.range(range, self.now, &RULES, &mut self.out);
     }
 
-    fn tick_after(&mut self, time: Duration) {
+    pub(super) fn tick_after(&mut self, time: Duration) {
         self.now += time;
         self.reader.tick(self.now, &RULES, &mut self.out);
     }
 
-    fn taken(&mut self) -> Vec<Output> {
+    pub(super) fn taken(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.out)
     }
 
@@ -283,178 +282,4 @@ fn a_hole_that_the_store_does_not_explain_is_told() {
     let reason = GapReason::Unexplained.into();
     let unexplained = wire::Gap { from_seq: 5, to_seq: 7, count: 3, reason };
     assert_eq!(rig.taken(), [Output::Item(LiveItem::Gap(unexplained))]);
-}
-
-/// What may happen next.
-#[derive(Debug, Clone)]
-enum Step {
-    /// Something is committed and published; the publish arrives, is lost, comes late or twice.
-    Commit(Fate),
-    /// A gap marker of so many entries is committed.
-    Discard(u64, Fate),
-    /// A late publish arrives.
-    Late(usize),
-    /// The oldest range that was asked for is read, so many items of it.
-    Read(usize),
-    /// The socket is full, or has drained.
-    Full(bool),
-    /// Time passes, and the tick with it.
-    Tick,
-    /// Heads are compared.
-    Compare,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Fate {
-    Arrives,
-    Lost,
-    Late,
-    Twice,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let fate = prop_oneof![Just(Fate::Arrives), Just(Fate::Lost), Just(Fate::Late), Just(Fate::Twice)];
-    let step = prop_oneof![
-        6 => fate.clone().prop_map(Step::Commit),
-        1 => (1_u64..4, fate).prop_map(|(count, fate)| Step::Discard(count, fate)),
-        3 => (0_usize..8).prop_map(Step::Late),
-        4 => (1_usize..5).prop_map(Step::Read),
-        2 => any::<bool>().prop_map(Step::Full),
-        2 => Just(Step::Tick),
-        1 => Just(Step::Compare),
-    ];
-    proptest::collection::vec(step, 0..120)
-}
-
-/// A store, a network and a client around a reader.
-struct World {
-    rig: Rig,
-    stored: Vec<LiveItem>,
-    late: Vec<LiveItem>,
-    reads: VecDeque<u64>,
-    ticks: usize,
-    full: bool,
-    /// What the client got.
-    seen: Vec<LiveItem>,
-}
-
-impl World {
-    fn new() -> Self {
-        let stored: Vec<LiveItem> = (1..=4).map(entry).collect();
-        let mut rig = Rig::fresh();
-        rig.reader.resume(1, cursor(0), &mut rig.out).expect("good cursor");
-        let mut world =
-            Self { rig, stored, late: Vec::new(), reads: VecDeque::new(), ticks: 0, full: false, seen: Vec::new() };
-        world.collect();
-        world
-    }
-
-    fn head(&self) -> u64 {
-        self.stored.last().map_or(0, |item| item.span().1)
-    }
-
-    fn collect(&mut self) {
-        for output in self.rig.taken() {
-            match output {
-                Output::Item(item) => self.seen.push(item),
-                Output::Read(after) => self.reads.push_back(after),
-                Output::Tick(_) => self.ticks += 1,
-                _ => {}
-            }
-        }
-        assert!(self.reads.len() <= 1 && self.ticks <= 1, "one range and one tick at a time");
-    }
-
-    fn publish(&mut self, item: LiveItem, fate: Fate) {
-        self.stored.push(item.clone());
-        let times = match fate {
-            Fate::Lost => 0,
-            Fate::Arrives => 1,
-            Fate::Twice => 2,
-            Fate::Late => return self.late.push(item),
-        };
-        for _ in 0..times {
-            self.deliver(item.clone());
-        }
-    }
-
-    fn deliver(&mut self, item: LiveItem) {
-        let Rig { reader, now, out } = &mut self.rig;
-        reader.deliver(item, self.full, *now, &RULES, out);
-        self.collect();
-    }
-
-    fn read(&mut self, count: usize) {
-        let Some(after) = self.reads.pop_front() else { return };
-        let items = self.stored.iter().filter(|item| item.span().1 > after).take(count).cloned().collect();
-        self.rig.range(range(self.head(), items));
-        self.collect();
-        self.drained();
-    }
-
-    fn drained(&mut self) {
-        if !self.full {
-            self.rig.reader.drained(&mut self.rig.out);
-            self.collect();
-        }
-    }
-
-    fn take(&mut self, step: Step) {
-        match step {
-            Step::Commit(fate) => self.publish(entry(self.head() + 1), fate),
-            Step::Discard(count, fate) => self.publish(gap(self.head() + 1, self.head() + count), fate),
-            Step::Late(index) if index < self.late.len() => {
-                let item = self.late.swap_remove(index);
-                self.deliver(item);
-            }
-            Step::Late(_) => {}
-            Step::Read(count) => self.read(count),
-            Step::Full(full) => {
-                self.full = full;
-                self.drained();
-            }
-            Step::Tick if self.ticks > 0 => {
-                self.ticks -= 1;
-                self.rig.tick_after(RULES.hold);
-                self.collect();
-            }
-            Step::Tick => {}
-            Step::Compare => {
-                let head = self.head();
-                let Rig { reader, now, out } = &mut self.rig;
-                reader.head_seen(head, *now, &RULES, out);
-                self.collect();
-            }
-        }
-    }
-
-    /// The client reads again, heads are compared, everything asked for is answered.
-    fn settle(&mut self) {
-        self.take(Step::Full(false));
-        for _ in 0..1000 {
-            self.take(Step::Compare);
-            self.take(Step::Tick);
-            self.read(3);
-        }
-    }
-}
-
-proptest! {
-    /// Whatever is lost, repeated, late or read in pieces: each `seq` exactly once and in order, and in the end all of them.
-    #[test]
-    fn each_seq_exactly_once_and_in_order(steps in steps()) {
-        let mut world = World::new();
-        for step in steps {
-            world.take(step);
-            let mut next = 1;
-            for item in &world.seen {
-                let (from, to) = item.span();
-                prop_assert_eq!(from, next);
-                next = to + 1;
-            }
-        }
-        world.settle();
-        prop_assert_eq!(&world.seen, &world.stored);
-        prop_assert!(world.rig.reader.is_live());
-    }
 }
