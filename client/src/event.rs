@@ -34,6 +34,9 @@ pub struct StoredMessage {
     pub seq: u64,
     /// Bytes that the server saw of it.
     pub content_bytes: u64,
+    /// Devices that an own message was encrypted for; 0 for a message of another device.
+    #[serde(default)]
+    pub forks: u64,
     /// From a device that has been removed: to be shown apart.
     pub apart: bool,
     /// A `Content` (protobuf).

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ambient::DAY_MS, refused::Refused};
 
+/// How far the server's clock may be ahead when it says that a prekey has run out.
+const CLOCK_SKEW_MS: u64 = 10 * 60 * 1000;
 /// Ids of one-time keys that are remembered per device, to notice one that comes twice.
 const REMEMBERED_ONE_TIME_IDS: usize = 64;
 
@@ -120,7 +122,7 @@ impl Target {
     /// Whether the signed prekey that was got is past its life, so that leaving the device out needs no belief in the server.
     #[must_use]
     pub fn is_provably_dormant(&self, now_ms: u64) -> bool {
-        self.signed.as_ref().is_some_and(|key| key.not_after_ms <= now_ms)
+        self.signed.as_ref().is_some_and(|key| key.not_after_ms <= now_ms.saturating_add(CLOCK_SKEW_MS))
     }
 }
 

@@ -52,15 +52,17 @@ impl Client {
         match need {
             Need::Lists { account_id, after } => {
                 let lists = self.inner.api.lists(account_id, after).await.map_err(withheld)?;
-                let change = self.device(|device| -> Result<_, FetchError> {
+                let (change, known_n) = self.device(|device| -> Result<_, FetchError> {
                     let change = device.absorb_lists(&account_id, &lists.lists);
                     device.commit().map_err(ClientError::from)?;
-                    Ok(change?)
+                    let known_n = device.trust().account(&account_id).map_or(0, |account| account.chain().n());
+                    Ok((change?, known_n))
                 })?;
-                if change.is_empty() {
+                // Another task may have fetched the same meanwhile, so what counts is where the chain stands.
+                if known_n <= after {
                     return Err(Refused::ChainWithheld.into());
                 }
-                if !change.first_contact {
+                if !change.first_contact && !change.is_empty() {
                     let event = Event::DevicesChanged { account_id, added: change.added, removed: change.removed };
                     self.emit([event]).await;
                 }

@@ -242,10 +242,10 @@ impl Device {
         if outgoing.conversation_id != context.conversation_id {
             return Err(Refused::EnvelopeAltered(EnvelopeField::Conversation));
         }
-        let (content_hash, content_bytes, counter) = match &outgoing.state {
+        let (content_hash, content_bytes, forks, counter) = match &outgoing.state {
             OutgoingState::Waiting => return Err(Refused::ContentAltered),
-            OutgoingState::Composed(sent) => (sent.content_hash, sent.content_bytes, sent.counter),
-            OutgoingState::Accepted(sent) => (sent.content_hash, sent.content_bytes, sent.counter),
+            OutgoingState::Composed(sent) => (sent.content_hash, sent.content_bytes, sent.forks, sent.counter),
+            OutgoingState::Accepted(sent) => (sent.content_hash, sent.content_bytes, sent.forks, sent.counter),
         };
         if content_hash != context.content_hash {
             return Err(Refused::ContentAltered);
@@ -275,6 +275,7 @@ impl Device {
             accepted_at_ms: envelope.accepted_at_ms,
             seq,
             content_bytes,
+            forks,
             apart: false,
             body: outgoing.body.clone(),
         }));
@@ -293,7 +294,7 @@ impl Device {
             .collect();
         let mut events = Vec::new();
         for (number, outgoing, record) in accepted {
-            let AcceptedRecord { message_id, accepted_at_ms, content_bytes, counter, .. } = *record;
+            let AcceptedRecord { message_id, accepted_at_ms, content_bytes, forks, counter, .. } = *record;
             self.remove_outbox(number);
             events.extend(self.keep_own(StoredMessage {
                 number: 0,
@@ -307,6 +308,7 @@ impl Device {
                 accepted_at_ms,
                 seq: self.places.seq,
                 content_bytes,
+                forks,
                 apart: false,
                 body: outgoing.body,
             }));
@@ -339,6 +341,7 @@ fn stored(seq: u64, envelope: &Envelope, verdict: &Verdict) -> StoredMessage {
         accepted_at_ms: envelope.accepted_at_ms,
         seq,
         content_bytes: envelope.content.len() as u64,
+        forks: 0,
         apart: verdict.from_removed_device,
         body: bytes::Bytes::from(verdict.body.encode_to_vec()).into(),
     }

@@ -102,6 +102,9 @@ pub struct ComposedRecord {
     pub content_hash: Hash,
     /// Bytes of the content.
     pub content_bytes: u64,
+    /// Devices that it is encrypted for.
+    #[serde(default)]
+    pub forks: u64,
     /// Its number.
     pub counter: u64,
     /// The lists that it names.
@@ -121,6 +124,9 @@ pub struct AcceptedRecord {
     pub content_hash: Hash,
     /// Bytes of the content.
     pub content_bytes: u64,
+    /// Devices that it was encrypted for.
+    #[serde(default)]
+    pub forks: u64,
     /// Its number.
     pub counter: u64,
 }

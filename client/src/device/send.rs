@@ -183,6 +183,7 @@ impl Device {
             request: Blob(request.clone()),
             content_hash: composed.content_hash,
             content_bytes: composed.request.content.len() as u64,
+            forks: composed.request.forks.len() as u64,
             counter: draft.counter,
             membership_m: membership.m,
             heads,
@@ -241,6 +242,7 @@ impl Device {
             accepted_at_ms: accepted.accepted_at_ms,
             content_hash: composed.content_hash,
             content_bytes: composed.content_bytes,
+            forks: composed.forks,
             counter: composed.counter,
         };
         self.settle(&outgoing, &composed.clone());

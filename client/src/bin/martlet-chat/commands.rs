@@ -121,14 +121,14 @@ async fn run_conversations(client: &Client, command: Command) -> anyhow::Result<
 fn explain(error: anyhow::Error) -> anyhow::Error {
     let Some(client_error) = error.downcast_ref::<ClientError>() else { return error };
     let advice = match client_error {
-        ClientError::Unreachable(_) => "is the server running, and is --server right?",
+        ClientError::Unreachable(_) => "Is the server running, and is --server right?",
         ClientError::Refused(Refused::FingerprintChanged | Refused::ListForked) => {
-            "compare safety numbers with the person over another channel before going on"
+            "Compare safety numbers with the person over another channel before going on"
         }
-        other if other.code() == Some(Code::Unauthenticated) => "sign in again with `martlet-chat sign-in`",
+        other if other.code() == Some(Code::Unauthenticated) => "Sign in again with `martlet-chat sign-in`",
         _ => return error,
     };
-    error.context(advice)
+    anyhow::anyhow!("{error}\n{advice}")
 }
 
 fn label(name: String) -> DeviceLabel {

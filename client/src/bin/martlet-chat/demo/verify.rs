@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{bail, ensure};
+use martlet_client::StoredMessage;
 use martlet_protocol::{id::ConversationId, suite1::FORK_HEADER_LEN};
 
 use super::{
@@ -15,28 +16,39 @@ use crate::show::short;
 /// Prints a part's messages: left what the server could see of each, right what the devices read.
 pub fn show_part(cast: &Cast, conversation: ConversationId, part: usize) -> anyhow::Result<()> {
     let prefix = format!("part {part},");
-    let mut readers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut readers: BTreeMap<String, usize> = BTreeMap::new();
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
     for player in cast.players() {
+        let own = player.device_id()?;
         for message in cast.texts(player.device, conversation)? {
-            readers.entry(message.text().unwrap_or_default()).or_default().push(player.title());
+            let text = message.text().unwrap_or_default();
+            *readers.entry(text.clone()).or_default() += 1;
+            if message.sender_device == own {
+                seen.insert(text, server_side(&message));
+            }
         }
     }
-    println!("  {:57} | a device reads", "the server sees");
+    println!("  {:61} | what devices read", "what the server sees");
     for message in cast.texts(CAST[0], conversation)? {
         let text = message.text().unwrap_or_default();
-        if !text.starts_with(&prefix) {
-            continue;
+        if text.starts_with(&prefix) {
+            let (seen, readers) = (seen.get(&text).cloned().unwrap_or_default(), readers.get(&text).unwrap_or(&0));
+            println!("  {seen:61} | {text} ({readers} devices)");
         }
-        let readers = readers.get(&text).map(Vec::len).unwrap_or_default();
-        let seen = format!(
-            "message {}… content {} B, {} headers of {FORK_HEADER_LEN} B",
-            short(&message.message_id.to_text()),
-            message.content_bytes,
-            readers.saturating_sub(1),
-        );
-        println!("  {seen:57} | {text} (on {readers} devices)");
     }
+    println!("  (At rest it sees less: rows sealed to each device under random ids, the sender's own among them.)");
     Ok(())
+}
+
+/// What the sender's request showed.
+fn server_side(message: &StoredMessage) -> String {
+    format!(
+        "{}… from {}…: content {} B, {} headers of {FORK_HEADER_LEN} B",
+        short(&message.message_id.to_text()),
+        short(&message.sender_device.to_text()),
+        message.content_bytes,
+        message.forks,
+    )
 }
 
 /// Checks that every device has read exactly what was meant for it, once, each sender's in order, and all in one order.
