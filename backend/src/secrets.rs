@@ -32,6 +32,12 @@ pub enum SecretsError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// There is no file, but a store that was made with one: a new secret would make every password and stored answer useless.
+    #[error("{path} is missing, but there is a store that was made with it; restore it from a backup")]
+    Missing {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The file is there but does not hold a secret.
     #[error("{path} does not hold a node secret (one line of base64, {SECRET_LEN} bytes); restore it from a backup")]
     Unreadable {
@@ -60,23 +66,35 @@ impl Secrets {
     /// # Errors
     /// [`SecretsError`] if the file can't be read or written, is not a secret, or lies open to others.
     pub fn load_or_create(data_dir: &Path, rng: &mut impl CryptoRng) -> Result<Self, SecretsError> {
-        let path = data_dir.join(FILE_NAME);
-        let in_path = |source| SecretsError::Io { path: path.clone(), source };
-        let secret = match fs::read_to_string(&path) {
-            Ok(text) => {
-                refuse_open_file(&path)?;
-                parse(&Zeroizing::new(text)).ok_or_else(|| SecretsError::Unreadable { path: path.clone() })?
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match Self::load(data_dir) {
+            Err(SecretsError::Missing { path }) => {
+                let in_path = |source| SecretsError::Io { path: path.clone(), source };
                 let mut secret = Zeroizing::new([0; SECRET_LEN]);
                 rng.fill_bytes(secret.as_mut_slice());
-                create_dir(data_dir).map_err(in_path)?;
+                fs::create_dir_all(data_dir).map_err(in_path)?;
                 write_new(data_dir, &path, &secret).map_err(in_path)?;
-                secret
+                Ok(Self::derive(&secret))
             }
-            Err(error) => return Err(in_path(error)),
-        };
-        Ok(Self::derive(&secret))
+            read => read,
+        }
+    }
+
+    /// Reads `node.secret` of a data directory that has a store already.
+    ///
+    /// # Errors
+    /// As [`Self::load_or_create`], and [`SecretsError::Missing`].
+    pub fn load(data_dir: &Path) -> Result<Self, SecretsError> {
+        let path = data_dir.join(FILE_NAME);
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                refuse_open_file(&path)?;
+                let secret =
+                    parse(&Zeroizing::new(text)).ok_or_else(|| SecretsError::Unreadable { path: path.clone() })?;
+                Ok(Self::derive(&secret))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SecretsError::Missing { path }),
+            Err(source) => Err(SecretsError::Io { path, source }),
+        }
     }
 
     /// From a secret that is at hand.

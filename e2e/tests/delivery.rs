@@ -3,19 +3,23 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use martlet_e2e::{
     clock::Stopwatch,
     copy::StolenCopy,
     node::{Node, NodeOptions},
     scene::{self, Scene, until},
-    wire::{Account, Circle, Device, Heard, Rest, Socket, SubProtocol, message::Opened, message::Outgoing, username},
+    wire::{
+        Account, Circle, Device, Heard, Reading, Rest, Socket, SubProtocol, acked,
+        message::{Opened, Outgoing},
+        username,
+    },
 };
 use martlet_protocol::{
     id::{ClientMessageId, MessageId},
     problem::close,
     rest,
-    wire::{self, GapReason, node_frame::Frame},
+    wire::{GapReason, node_frame::Frame},
 };
 use rand::rngs::StdRng;
 
@@ -65,74 +69,8 @@ impl Stage {
     }
 }
 
-/// A socket that reads a mailbox.
-struct Reading {
-    socket: Socket,
-    hello: wire::Hello,
-}
-
-impl Reading {
-    async fn start(rest: &Rest, device: &Device, after: Option<u64>) -> Result<Self> {
-        let (socket, hello) = Socket::open(rest.base(), &device.token, SubProtocol::Proto).await?;
-        let mut reading = Self { socket, hello };
-        let mailbox = after.map(|seq| reading.cursor(seq)).transpose()?;
-        reading.socket.say(0, wire::client_frame::Frame::Resume(wire::Resume { mailbox })).await?;
-        Ok(reading)
-    }
-
-    fn cursor(&self, seq: u64) -> Result<wire::Cursor> {
-        Ok(wire::Cursor { epoch: self.hello.mailbox.context("the mailbox's state")?.epoch, seq })
-    }
-
-    /// Everything up to the end of what is stored: entries and gap markers.
-    async fn backlog(&mut self, device: &Device) -> Result<(Vec<Opened>, Vec<wire::Gap>)> {
-        let (mut entries, mut gaps) = (Vec::new(), Vec::new());
-        loop {
-            match self.socket.hear().await? {
-                Heard::Frame(_, Frame::Entry(entry)) => entries.push(device.open(&entry)?),
-                Heard::Frame(_, Frame::Gap(gap)) => gaps.push(gap),
-                Heard::Frame(_, Frame::CaughtUp(_)) => return Ok((entries, gaps)),
-                Heard::Frame(_, Frame::Hello(_)) => {}
-                other => bail!("instead of the backlog: {other:?}"),
-            }
-        }
-    }
-
-    /// The next entry.
-    async fn entry(&mut self, device: &Device) -> Result<Opened> {
-        match self.socket.hear_news().await? {
-            Heard::Frame(_, Frame::Entry(entry)) => device.open(&entry),
-            other => bail!("instead of an entry: {other:?}"),
-        }
-    }
-
-    async fn ack(&mut self, seq: u64) -> Result<()> {
-        let cursor = self.cursor(seq)?;
-        self.socket.ack(cursor).await
-    }
-
-    /// Waits for the end; gives the close code.
-    async fn closed(&mut self) -> Result<Option<u16>> {
-        loop {
-            if let Heard::Closed(code) = self.socket.hear().await? {
-                return Ok(code);
-            }
-        }
-    }
-}
-
 fn seqs(entries: &[Opened]) -> Vec<u64> {
     entries.iter().map(|entry| entry.seq).collect()
-}
-
-/// Until the node has written the device's ack.
-async fn acked(rest: &Rest, device: &Device, seq: u64) -> Result<()> {
-    until("an ack is written", || async {
-        let (socket, hello) = Socket::open(rest.base(), &device.token, SubProtocol::Proto).await?;
-        socket.close().await.ok();
-        Ok(hello.mailbox.context("the mailbox's state")?.acked_seq == seq)
-    })
-    .await
 }
 
 #[test]

@@ -10,14 +10,14 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use martlet_e2e::{
-    copy::StolenCopy,
+    copy::{Haystack, StolenCopy, writings},
     guess::Score,
     node::{Node, NodeOptions},
     scene::{self, Scene},
     wire::{Account, Circle, Device, Heard, Rest, Socket, SubProtocol, message::Outgoing, username},
 };
 use martlet_protocol::{
-    id::{ClientMessageId, MessageId, to_base64},
+    id::{ClientMessageId, MessageId},
     rest,
     wire::{Cursor, node_frame::Frame},
 };
@@ -175,43 +175,6 @@ impl Stage {
 fn address(device: &Device) -> Ipv4Addr {
     let [a, b, ..] = *device.device_id.as_bytes();
     Ipv4Addr::new(127, 200, a, b)
-}
-
-/// How bytes are written in texts.
-fn writings(id: &[u8]) -> [String; 3] {
-    let url = to_base64(id);
-    let hex = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    [url.replace('-', "+").replace('_', "/"), url, hex]
-}
-
-/// All runs of eight bytes of a file, for many searches in it.
-struct Haystack<'a> {
-    bytes: &'a [u8],
-    starts: std::collections::HashMap<[u8; 4], Vec<usize>>,
-}
-
-impl<'a> Haystack<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        let mut starts = std::collections::HashMap::<_, Vec<usize>>::new();
-        for (start, run) in bytes.windows(4).enumerate() {
-            // Empty pages would make one long list.
-            if let Ok(run) = <[u8; 4]>::try_from(run)
-                && run != [0; 4]
-                && run != *b"mmmm"
-            {
-                starts.entry(run).or_default().push(start);
-            }
-        }
-        Self { bytes, starts }
-    }
-
-    fn has(&self, id: &[u8]) -> bool {
-        let texts = writings(id).map(String::into_bytes);
-        std::iter::once(id).chain(texts.iter().map(Vec::as_slice)).any(|needle| {
-            let starts = needle.first_chunk().and_then(|run| self.starts.get(run));
-            starts.is_some_and(|starts| starts.iter().any(|start| self.bytes[*start..].starts_with(needle)))
-        })
-    }
 }
 
 /// The rows of each message by the number that they have in every mailbox of the circle, in the order in which they lie.

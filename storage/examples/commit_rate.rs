@@ -1,5 +1,5 @@
 //! How fast messages are committed: rows per second of `commit_sends` in batches, beside one transaction per row, and of the acks that
-//! take the rows out again.
+//! take the rows out again; and the CPU time of each, which other programs on the machine don't change.
 //!
 //! `cargo run --release -p martlet-storage --example commit_rate -- [folder]`; the folder should lie on the disk that matters. The rows
 //! are like those of suite 1: 200 senders, 6 devices per message, about 450 sealed bytes. Times include the transaction's sync.
@@ -80,10 +80,10 @@ fn batches(db: &Db, talks: &[Talk], numbers: &mut Numbers, sends_per_batch: usiz
         let batch: Vec<_> = (0..sends_per_batch)
             .map(|position| send(&talks[(turn * sends_per_batch + position) % talks.len()], numbers))
             .collect();
-        let begin = now();
+        let begin = Begin::now();
         let outcomes = commit(db, &batch)?;
         let rows = outcomes.iter().map(|outcome| matches!(outcome, SendOutcome::Committed { .. }) as u64).sum::<u64>();
-        Ok((rows * DEVICES_PER_MESSAGE, begin.elapsed()))
+        Ok((rows * DEVICES_PER_MESSAGE, begin))
     })
 }
 
@@ -92,9 +92,9 @@ fn single_rows(db: &Db, talks: &[Talk], numbers: &mut Numbers) -> Result<Rate, S
     measure(|turn| {
         let mut one = send(&talks[turn % talks.len()], numbers);
         one.entries.truncate(1);
-        let begin = now();
+        let begin = Begin::now();
         commit(db, &[one])?;
-        Ok((1, begin.elapsed()))
+        Ok((1, begin))
     })
 }
 
@@ -110,19 +110,19 @@ fn acks(db: &Db, talks: &[Talk]) -> Result<Rate, StorageError> {
     let mut rate = Rate::default();
     for step in 1..=STEPS {
         let acks: Vec<_> = heads.iter().map(|(device, head)| (*device, head * step / STEPS)).collect();
-        let begin = now();
+        let begin = Begin::now();
         let removed = db.write_blocking(|conn| mailbox::apply_acks(conn, &acks))?;
-        rate.add(removed as u64, begin.elapsed());
+        rate.add(removed as u64, begin);
     }
     Ok(rate)
 }
 
 /// Repeats until the measured part has taken its time.
-fn measure(mut step: impl FnMut(usize) -> Result<(u64, Duration), StorageError>) -> Result<Rate, StorageError> {
+fn measure(mut step: impl FnMut(usize) -> Result<(u64, Begin), StorageError>) -> Result<Rate, StorageError> {
     let mut rate = Rate::default();
     for turn in 0.. {
-        let (rows, took) = step(turn)?;
-        rate.add(rows, took);
+        let (rows, begin) = step(turn)?;
+        rate.add(rows, begin);
         if rate.took > Duration::from_secs(SECONDS_EACH) {
             break;
         }
@@ -134,13 +134,16 @@ fn measure(mut step: impl FnMut(usize) -> Result<(u64, Duration), StorageError>)
 struct Rate {
     rows: u64,
     took: Duration,
+    cpu: Duration,
     transactions: Vec<Duration>,
 }
 
 impl Rate {
-    fn add(&mut self, rows: u64, took: Duration) {
+    fn add(&mut self, rows: u64, begin: Begin) {
+        let took = begin.wall.elapsed();
         self.rows += rows;
         self.took += took;
+        self.cpu += cpu_time().saturating_sub(begin.cpu);
         self.transactions.push(took);
     }
 }
@@ -152,13 +155,32 @@ impl std::fmt::Display for Rate {
         let at = |percent: usize| sorted[(sorted.len() - 1) * percent / 100].as_secs_f64() * 1000.0;
         let rate = self.rows as f64 / self.took.as_secs_f64();
         let [median, p99, slowest] = [50, 99, 100].map(at);
-        write!(f, "{rate:>8.0} rows/s; transactions: {median:.1} ms median, {p99:.1} ms p99, {slowest:.1} ms slowest")
+        let cpu = self.cpu.as_secs_f64() * 1e6 / self.rows as f64;
+        write!(
+            f,
+            "{rate:>8.0} rows/s, {cpu:.1} µs of CPU per row; transactions: {median:.1} ms median, {p99:.1} ms p99, {slowest:.1} ms slowest"
+        )
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a measurement needs the clock")]
-fn now() -> Instant {
-    Instant::now()
+/// When a measured part began.
+struct Begin {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Begin {
+    #[expect(clippy::disallowed_methods, reason = "a measurement needs the clock")]
+    fn now() -> Self {
+        Self { wall: Instant::now(), cpu: cpu_time() }
+    }
+}
+
+/// What this thread has used, by Linux's scheduler; zero elsewhere.
+fn cpu_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = text.split(' ').next().and_then(|field| field.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or_default())
 }
 
 fn send(talk: &Talk, numbers: &mut Numbers) -> PreparedSend {

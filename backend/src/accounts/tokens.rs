@@ -185,14 +185,16 @@ impl Accounts {
         Ok(session)
     }
 
-    /// Ends the presented token.
+    /// Ends the presented token, and the device's socket.
     ///
     /// # Errors
     /// [`AccountError::Storage`].
-    pub async fn sign_out(&self, token: &str) -> Result<(), AccountError> {
+    pub async fn sign_out(&self, identity: &DeviceIdentity, token: &str) -> Result<(), AccountError> {
         let inner = &*self.0;
         let hash = presented(token, TOKEN_PREFIX).ok_or(AccountError::Unauthenticated)?;
-        inner.end_token(hash).await
+        inner.end_token(hash).await?;
+        inner.streams.signed_out(identity.device_key);
+        Ok(())
     }
 
     /// A ticket for the device's next socket.

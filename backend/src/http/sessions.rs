@@ -35,7 +35,7 @@ pub(super) async fn sign_in(
     (status = 204),
     (status = "default", body = Problem, content_type = "application/problem+json", description = "unauthenticated")))]
 pub(super) async fn sign_out(services: Data<Services>, caller: Caller) -> Result<HttpResponse, ApiError> {
-    services.accounts.sign_out(&caller.token).await?;
+    services.accounts.sign_out(&caller.identity, &caller.token).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

@@ -1,6 +1,6 @@
 //! The way in: bytes from a socket, whole messages, frames of the schema, the session. One task per connection, small while it waits.
 
-use std::{collections::VecDeque, future::poll_fn, io, pin::Pin, rc::Rc};
+use std::{collections::VecDeque, future::poll_fn, io, pin::Pin, rc::Rc, time::Duration};
 
 use bytes::{BufMut as _, BytesMut};
 use martlet_protocol::{problem::close, wire};
@@ -41,7 +41,11 @@ impl Worker {
         let interval = self.services.config.socket.ping_interval;
         let first_ping = interval / 2 + self.part_of(interval / 2);
         self.wheel.borrow_mut().schedule(first_ping, (connection.id, Due::Ping));
-        spawn_local(serve(self.clone(), connection));
+        spawn_local(serve(self.clone(), connection.clone()));
+        if self.sockets.draining() {
+            // It was authenticated while the others were told.
+            self.drain_one(&connection, Duration::ZERO);
+        }
     }
 
     fn release(&self, connection: &Connection) {

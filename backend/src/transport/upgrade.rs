@@ -140,6 +140,7 @@ async fn admit(worker: &Worker, asked: Asked) -> Result<(Asked, DeviceIdentity),
         .limits
         .connect()
         .map_err(|wait| Refusal::later(Code::RateLimited, "too many connections at once", wait))?;
+    let _turn = worker.arrivals.acquire().await;
     let identity = match &asked.proof {
         Proof::Token(token) => services.accounts.authenticate(token).await,
         Proof::Ticket(ticket) => services.accounts.redeem_ticket(ticket).await,

@@ -7,6 +7,7 @@ use martlet_protocol::{
     problem::{Code, close},
     wire::{self, node_frame},
 };
+use martlet_storage::StorageError;
 use tokio::{task::spawn_local, time};
 
 use super::{
@@ -82,6 +83,7 @@ impl Worker {
     /// `None` if the device has no mailbox (any more).
     async fn hello(&self, connection: &Connection) -> Result<Option<wire::Hello>, AccountError> {
         let (services, identity) = (&self.services, &connection.identity);
+        let _turn = self.arrivals.acquire().await.map_err(|_| StorageError::Busy)?;
         let Some(mailbox) = services.streams.mailbox_state(identity.device_key).await? else { return Ok(None) };
         let facts = services.accounts.hello_facts(identity).await?;
         let (socket, messages) = (&services.config.socket, &services.config.messages);

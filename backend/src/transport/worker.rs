@@ -13,7 +13,7 @@ use std::{
 use bytes::BytesMut;
 use martlet_protocol::problem::close;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, Semaphore},
     task::{spawn_local, yield_now},
     time::{self, MissedTickBehavior},
 };
@@ -33,6 +33,8 @@ use crate::{
 
 /// How long a client may take to answer a close frame.
 const CLOSE_LINGER: Duration = Duration::from_secs(5);
+/// Authentications and hellos of one worker that read the store at once.
+const ARRIVALS_AT_ONCE: usize = 8;
 /// Connections that are told of the node's end between two breaths.
 const DRAIN_CHUNK: usize = 256;
 
@@ -59,6 +61,8 @@ pub(super) struct Worker {
     pub(super) scratch: RefCell<BytesMut>,
     /// Heads are to be compared at once.
     pub(super) compare_now: Notify,
+    /// For those who have just come and need the store: many at once wait here, not in front of everybody else's reads.
+    pub(super) arrivals: Semaphore,
     number: u16,
     /// Whether this node might push when this pass began: before the inbox was emptied, so that no revocation is overtaken.
     may_push: Cell<bool>,
@@ -87,6 +91,7 @@ impl Worker {
             wheel: RefCell::new(Wheel::new(longest)),
             scratch: RefCell::default(),
             compare_now: Notify::new(),
+            arrivals: Semaphore::new(ARRIVALS_AT_ONCE),
             may_push: Cell::new(false),
             gated: RefCell::default(),
             // Workers begin at different places, so that together they spread as evenly as one would.

@@ -59,6 +59,14 @@ async fn a_revoked_devices_socket_closes_within_a_second_and_gets_nothing_more()
 }
 
 #[tokio::test]
+async fn signing_out_closes_the_socket_too() {
+    let world = World::new().await;
+    let (mut bob, _) = Client::resumed(&world.node, &world.bob, None).await;
+    world.node.delete("/v1/sessions/current", &world.bob.token).await.done();
+    assert_eq!(bob.close_code().await, close::DEVICE_ENDED);
+}
+
+#[tokio::test]
 async fn a_hello_comes_again_when_its_contents_change() {
     let mut world = World::new().await;
     let (mut bob, hello) = Client::connect(&world.node, &world.bob, PROTO).await;

@@ -6,9 +6,11 @@
 
 pub mod message;
 mod people;
+mod reading;
 mod rest;
 mod socket;
 
 pub use people::{Account, Circle, Device, PASSWORD, username};
+pub use reading::{Reading, acked};
 pub use rest::{Rest, RestError};
 pub use socket::{Heard, Socket, SubProtocol};

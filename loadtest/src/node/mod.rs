@@ -35,8 +35,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("limits.lookups_per_device_per_minute", "0"),
     ("limits.requests_per_device_per_minute", "0"),
     ("limits.link_polls_per_address_per_minute", "0"),
-    ("limits.requests_per_device_per_minute", "0"),
-    ("limits.link_polls_per_address_per_minute", "0"),
     ("limits.connections_per_second", "0"),
     ("server.drain_window", "0s"),
     ("log.filter", "warn"),

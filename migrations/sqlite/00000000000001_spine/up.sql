@@ -174,7 +174,7 @@ CREATE TABLE mailbox_gaps (
 CREATE TABLE contents (
     content_key INTEGER PRIMARY KEY,
     content BLOB NOT NULL,
-    refs BIGINT NOT NULL
+    refs BIGINT NOT NULL CHECK (refs >= 0)
 );
 
 -- Append-only, so that the oldest rows are swept from the front. No sender, no recipient: see docs/PROTOCOL.md.

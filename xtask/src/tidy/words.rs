@@ -24,11 +24,8 @@ const SYNONYMS: &[(&str, &str)] = &[
 ];
 
 /// Words that are two for the same reason, but only stand in texts.
-const PHRASES: &[(&str, &str)] = &[
-    ("chat room", "conversation"),
-    ("fan-out service", "node"),
-    ("participants", "members"),
-];
+const PHRASES: &[(&str, &str)] =
+    &[("chat room", "conversation"), ("fan-out service", "node"), ("participants", "members")];
 
 /// Code that must not ship, and what to write instead.
 const CODE: &[(&str, &str)] = &[

@@ -1,12 +1,12 @@
 //! Acks, applied in batches.
 //!
 //! A batch costs two queries per [`KEYS_PER_QUERY`] devices (where they stand, which of them have markers), then per device whose
-//! ack moves one `DELETE` that returns what it took and one `UPDATE`; two more for a device that has markers, and one `UPDATE` per
-//! shared content (two for its last entry).
+//! ack moves one `DELETE` that returns what it took (two more for a device that has markers), and per 32 devices one `UPDATE`. Shared
+//! contents cost one `UPDATE` per 32 and one `DELETE` per [`KEYS_PER_QUERY`].
 
 use std::collections::{BTreeMap, HashSet};
 
-use diesel::{ExpressionMethods as _, JoinOnDsl as _, QueryDsl as _, RunQueryDsl as _};
+use diesel::{ExpressionMethods as _, JoinOnDsl as _, QueryDsl as _, QueryResult, RunQueryDsl as _, sql_types::BigInt};
 
 use super::{contents, gaps};
 use crate::db::{
@@ -15,6 +15,7 @@ use crate::db::{
     convert::store_u64,
     error::expect_rows,
     schema::{mailbox_acks, mailbox_entries, mailbox_gaps, mailbox_heads},
+    sqlite::rows::{self, BatchRow, Values},
 };
 
 /// Applies cumulative acks: each device has everything up to its `seq`. Deletes entries and markers up to there, and contents that no
@@ -30,22 +31,26 @@ pub fn apply_acks(conn: &mut Conn, acks: &[(DeviceKey, u64)]) -> Result<usize, S
         *highest = (*highest).max(store_u64(seq));
     }
     let devices: Vec<DeviceKey> = wanted.keys().copied().collect();
-    let mut removed = 0;
+    let mut acked = Vec::with_capacity(devices.len());
     let mut released = Vec::new();
     for keys in devices.chunks(KEYS_PER_QUERY) {
         let with_gaps = having_gaps(conn, keys)?;
         for (device, head_seq, acked_seq) in positions(conn, keys)? {
             let seq = wanted.get(&device).copied().unwrap_or_default().min(head_seq);
             if seq > acked_seq {
-                removed += acknowledge(conn, device, seq, &mut released)?;
+                acked.push(acknowledge(conn, device, seq, &mut released)?);
                 if with_gaps.contains(&device) {
                     gaps::trim(conn, device, seq)?;
                 }
             }
         }
     }
+    let moved = match conn {
+        Conn::Sqlite(c) => rows::execute(c, &acked)?,
+    };
+    expect_rows(moved, acked.len(), "a mailbox without its acks")?;
     contents::release(conn, released)?;
-    Ok(removed)
+    Ok(acked.iter().map(|acked| usize::try_from(acked.entries).unwrap_or_default()).sum())
 }
 
 /// Device, head and ack of the mailboxes that exist, ordered by key.
@@ -68,13 +73,13 @@ fn having_gaps(conn: &mut Conn, devices: &[DeviceKey]) -> Result<HashSet<DeviceK
     Ok(rows.into_iter().collect())
 }
 
-/// Deletes a device's entries up to `seq` and moves its ack there.
+/// Deletes a device's entries up to `seq`.
 fn acknowledge(
     conn: &mut Conn,
     device: DeviceKey,
     seq: i64,
     released: &mut Vec<ContentKey>,
-) -> Result<usize, StorageError> {
+) -> Result<Acked, StorageError> {
     let rows: Vec<(i64, Option<ContentKey>)> = on!(conn, c => diesel::delete(
             mailbox_entries::table
                 .filter(mailbox_entries::device_key.eq(device))
@@ -84,15 +89,28 @@ fn acknowledge(
         .get_results(c))?;
     let bytes: i64 = rows.iter().map(|(size_bytes, _)| size_bytes).sum();
     released.extend(rows.iter().filter_map(|(_, content)| *content));
-    // What went frees the mailbox's quota.
     let entries = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-    let updated = on!(conn, c => diesel::update(mailbox_acks::table.find(device))
-        .set((
-            mailbox_acks::acked_seq.eq(seq),
-            mailbox_acks::removed_bytes.eq(mailbox_acks::removed_bytes + bytes),
-            mailbox_acks::removed_entries.eq(mailbox_acks::removed_entries + entries),
-        ))
-        .execute(c))?;
-    expect_rows(updated, 1, "a mailbox without its acks")?;
-    Ok(rows.len())
+    Ok(Acked { device, seq, bytes, entries })
+}
+
+/// An ack that moves, and what it frees of the mailbox's quota.
+struct Acked {
+    device: DeviceKey,
+    seq: i64,
+    bytes: i64,
+    entries: i64,
+}
+
+impl BatchRow for Acked {
+    type Statement = Self;
+    const BEFORE: &'static str = "UPDATE mailbox_acks SET acked_seq = acked.column2, \
+        removed_bytes = removed_bytes + acked.column3, removed_entries = removed_entries + acked.column4 FROM (";
+    const AFTER: &'static str = ") AS acked WHERE mailbox_acks.device_key = acked.column1";
+
+    fn bind<'b>(&'b self, values: &mut Values<'_, 'b>) -> QueryResult<()> {
+        values.add::<BigInt, _>(&self.device)?;
+        values.add::<BigInt, _>(&self.seq)?;
+        values.add::<BigInt, _>(&self.bytes)?;
+        values.add::<BigInt, _>(&self.entries)
+    }
 }

@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use diesel::{ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, RunQueryDsl as _};
+use diesel::{ExpressionMethods as _, QueryResult, RunQueryDsl as _, sql_types::BigInt};
 
-use crate::db::{Conn, ContentKey, StorageError, conn::on, schema::contents};
+use crate::db::{
+    Conn, ContentKey, KEYS_PER_QUERY, StorageError,
+    conn::on,
+    error::expect_rows,
+    schema::contents,
+    sqlite::rows::{self, BatchRow, Values},
+};
 
 /// Stores a content for as many entries.
 pub(in crate::db) fn insert(conn: &mut Conn, content: &[u8], refs: usize) -> Result<ContentKey, StorageError> {
@@ -25,19 +31,34 @@ pub(in crate::db) fn release(
     for key in of_entries {
         *gone.entry(key).or_default() += 1;
     }
-    for (key, count) in gone {
-        let left: Option<i64> = on!(conn, c => diesel::update(contents::table.find(key))
-            .set(contents::refs.eq(contents::refs - count))
-            .returning(contents::refs)
-            .get_result(c)
-            .optional())?;
-        match left {
-            Some(0) => {
-                on!(conn, c => diesel::delete(contents::table.find(key)).execute(c))?;
-            }
-            Some(left) if left > 0 => {}
-            Some(_) | None => return Err(StorageError::Inconsistent("a content with fewer references than entries")),
-        }
+    let released: Vec<Released> = gone.into_iter().map(|(content, entries)| Released { content, entries }).collect();
+    let found = match conn {
+        Conn::Sqlite(c) => rows::execute(c, &released)?,
+    };
+    expect_rows(found, released.len(), "an entry's content is not there")?;
+    let keys: Vec<ContentKey> = released.iter().map(|released| released.content).collect();
+    for keys in keys.chunks(KEYS_PER_QUERY) {
+        on!(conn, c => diesel::delete(contents::table)
+            .filter(contents::content_key.eq_any(keys))
+            .filter(contents::refs.eq(0))
+            .execute(c))?;
     }
     Ok(())
+}
+
+/// Entries of a content that are gone. The table refuses fewer references than none.
+struct Released {
+    content: ContentKey,
+    entries: i64,
+}
+
+impl BatchRow for Released {
+    type Statement = Self;
+    const BEFORE: &'static str = "UPDATE contents SET refs = refs - released.column2 FROM (";
+    const AFTER: &'static str = ") AS released WHERE contents.content_key = released.column1";
+
+    fn bind<'b>(&'b self, values: &mut Values<'_, 'b>) -> QueryResult<()> {
+        values.add::<BigInt, _>(&self.content)?;
+        values.add::<BigInt, _>(&self.entries)
+    }
 }

@@ -5,9 +5,9 @@
 //! It checks nothing but numbers: who may send what was decided before.
 //!
 //! What a batch costs, in statements: per [`KEYS_PER_QUERY`](super::KEYS_PER_QUERY) sends one for answers and one for conversations,
-//! per as many devices one for heads; then per 32 entries one, per 32 answers one, per device that got
-//! something one, per send with shared content one, and three for each run of gap markers. The inserts are prepared once per
-//! connection. Entries of the batch are inserted in the order of device and `seq`, so that the order of rows tells nothing about
+//! per as many devices one for heads; then per 32 entries one, per 32 answers one, per 32 devices that got something one, per send
+//! with shared content one, and three for each run of gap markers. What is written per entry, answer or device is prepared once
+//! per connection. Entries of the batch are inserted in the order of device and `seq`, so that the order of rows tells nothing about
 //! who sent them.
 
 mod look;

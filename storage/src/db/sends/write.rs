@@ -1,7 +1,7 @@
 //! Writing what was placed.
 
 use diesel::{
-    ExpressionMethods as _, QueryDsl as _, QueryResult, RunQueryDsl as _,
+    QueryResult,
     sql_types::{BigInt, Binary, Nullable, SmallInt},
 };
 
@@ -11,11 +11,9 @@ use super::{
 };
 use crate::db::{
     Conn, ContentKey, DeviceKey, StorageError,
-    conn::on,
     convert::store_u64,
     error::expect_rows,
     mailbox::{contents, gaps},
-    schema::mailbox_heads,
     sqlite::rows::{self, BatchRow, Values},
 };
 
@@ -41,7 +39,7 @@ struct NewAnswer<'a> {
 
 impl BatchRow for NewEntry<'_> {
     type Statement = NewEntry<'static>;
-    const INSERT: &'static str = "INSERT INTO mailbox_entries \
+    const BEFORE: &'static str = "INSERT INTO mailbox_entries \
         (device_key, seq, size_bytes, expires_at_s, own_lifetime, content_key, entry_id, sealed)";
 
     fn bind<'b>(&'b self, values: &mut Values<'_, 'b>) -> QueryResult<()> {
@@ -56,9 +54,24 @@ impl BatchRow for NewEntry<'_> {
     }
 }
 
+impl BatchRow for (DeviceKey, Head) {
+    type Statement = Self;
+    const BEFORE: &'static str = "UPDATE mailbox_heads \
+        SET head_seq = moved.column2, added_bytes = moved.column3, added_entries = moved.column4 FROM (";
+    const AFTER: &'static str = ") AS moved WHERE mailbox_heads.device_key = moved.column1";
+
+    fn bind<'b>(&'b self, values: &mut Values<'_, 'b>) -> QueryResult<()> {
+        let (device, head) = self;
+        values.add::<BigInt, _>(device)?;
+        values.add::<BigInt, _>(&head.head_seq)?;
+        values.add::<BigInt, _>(&head.added_bytes)?;
+        values.add::<BigInt, _>(&head.added_entries)
+    }
+}
+
 impl BatchRow for NewAnswer<'_> {
     type Statement = NewAnswer<'static>;
-    const INSERT: &'static str = "INSERT INTO send_answers (request_key, request_mac, answer, expires_at_s)";
+    const BEFORE: &'static str = "INSERT INTO send_answers (request_key, request_mac, answer, expires_at_s)";
 
     fn bind<'b>(&'b self, values: &mut Values<'_, 'b>) -> QueryResult<()> {
         values.add::<Binary, _>(self.request_key)?;
@@ -71,26 +84,16 @@ impl BatchRow for NewAnswer<'_> {
 /// Writes the heads that moved, shared contents, entries and gap markers.
 pub(super) fn placement(conn: &mut Conn, sends: &[PreparedSend], placement: Placement) -> Result<(), StorageError> {
     let (heads, rows, discarded) = placement.finish();
-    for (device, head) in &heads {
-        move_head(conn, *device, head)?;
-    }
+    let moved = match conn {
+        Conn::Sqlite(c) => rows::execute(c, &heads)?,
+    };
+    expect_rows(moved, heads.len(), "a mailbox head went while it was held")?;
     let contents = insert_contents(conn, sends, &rows)?;
     insert_entries(conn, sends, &rows, &contents)?;
     for range in discarded {
         gaps::record(conn, range)?;
     }
     Ok(())
-}
-
-fn move_head(conn: &mut Conn, device: DeviceKey, head: &Head) -> Result<(), StorageError> {
-    let updated = on!(conn, c => diesel::update(mailbox_heads::table.find(device))
-        .set((
-            mailbox_heads::head_seq.eq(head.head_seq),
-            mailbox_heads::added_bytes.eq(head.added_bytes),
-            mailbox_heads::added_entries.eq(head.added_entries),
-        ))
-        .execute(c))?;
-    expect_rows(updated, 1, "a mailbox head went while it was held")
 }
 
 /// Stores each content that some row needs, and returns its key per send.
@@ -136,7 +139,7 @@ fn insert_entries(
         });
     }
     let inserted = match conn {
-        Conn::Sqlite(c) => rows::insert(c, &entries)?,
+        Conn::Sqlite(c) => rows::execute(c, &entries)?,
     };
     expect_rows(inserted, entries.len(), "a mailbox entry was not inserted")
 }
@@ -162,7 +165,7 @@ pub(super) fn answers(
     }
     new.sort_unstable_by_key(|row| row.request_key);
     let inserted = match conn {
-        Conn::Sqlite(c) => rows::insert(c, &new)?,
+        Conn::Sqlite(c) => rows::execute(c, &new)?,
     };
     expect_rows(inserted, new.len(), "an answer was not inserted")
 }

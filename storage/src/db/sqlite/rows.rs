@@ -1,7 +1,8 @@
-//! Inserting many rows by one statement that is prepared once.
+//! Inserting or updating many rows by one statement that is prepared once.
 //!
-//! Diesel's own batch insert is prepared anew for each slice of borrowed rows, which costs more than inserting them. Here the number of
-//! rows is part of the statement's type, and so of its key in the connection's cache.
+//! Diesel prepares a batch insert of borrowed rows, and any `UPDATE`, anew each time, which costs more than running it: measured, 12 µs
+//! for the update of one mailbox head, against 1.3 µs here. The number of rows is part of the statement's type, and so of its key
+//! in the connection's cache.
 
 use diesel::{
     QueryResult, RunQueryDsl as _,
@@ -11,17 +12,17 @@ use diesel::{
     sqlite::{Sqlite, SqliteConnection},
 };
 
-/// Rows of one insert; measured: beyond this the cost per row hardly falls.
-const ROWS_PER_INSERT: usize = 32;
+/// Rows of one statement; measured: beyond this the cost per row hardly falls.
+const ROWS_PER_STATEMENT: usize = 32;
 
-/// A row that is inserted in batches.
+/// A row of a `VALUES` list that a statement inserts or updates from.
 pub(in crate::db) trait BatchRow {
     /// Names the statement in the cache: a type without lifetimes, one per kind of row.
     type Statement: 'static;
-    /// The statement up to its rows.
-    const INSERT: &'static str;
-    /// What follows its rows.
-    const SUFFIX: &'static str = "";
+    /// The statement up to `VALUES`.
+    const BEFORE: &'static str;
+    /// What follows the rows.
+    const AFTER: &'static str = "";
 
     /// Binds the values, in the order of the columns.
     fn bind<'b>(&'b self, values: &mut Values<'_, 'b>) -> QueryResult<()>;
@@ -47,44 +48,44 @@ impl<'b> Values<'_, 'b> {
     }
 }
 
-/// Inserts the rows: full chunks by one statement, the rest one by one. Returns how many there were.
-pub(in crate::db) fn insert<R: BatchRow>(conn: &mut SqliteConnection, rows: &[R]) -> QueryResult<usize> {
-    let (chunks, rest) = rows.as_chunks::<ROWS_PER_INSERT>();
-    let mut inserted = 0;
+/// Runs the statement over the rows: full chunks by one, the rest one by one. Returns how many rows it changed.
+pub(in crate::db) fn execute<R: BatchRow>(conn: &mut SqliteConnection, rows: &[R]) -> QueryResult<usize> {
+    let (chunks, rest) = rows.as_chunks::<ROWS_PER_STATEMENT>();
+    let mut changed = 0;
     for chunk in chunks {
-        inserted += Insert(chunk).execute(conn)?;
+        changed += OverRows(chunk).execute(conn)?;
     }
     for row in rest {
-        inserted += Insert(std::array::from_ref(row)).execute(conn)?;
+        changed += OverRows(std::array::from_ref(row)).execute(conn)?;
     }
-    Ok(inserted)
+    Ok(changed)
 }
 
-struct Insert<'a, R, const N: usize>(&'a [R; N]);
+struct OverRows<'a, R, const N: usize>(&'a [R; N]);
 
 /// The key of a statement for `N` rows.
 struct Statement<S, const N: usize>(std::marker::PhantomData<S>);
 
-impl<R: BatchRow, const N: usize> QueryId for Insert<'_, R, N> {
+impl<R: BatchRow, const N: usize> QueryId for OverRows<'_, R, N> {
     type QueryId = Statement<R::Statement, N>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<R: BatchRow, const N: usize> Query for Insert<'_, R, N> {
+impl<R: BatchRow, const N: usize> Query for OverRows<'_, R, N> {
     type SqlType = diesel::sql_types::Untyped;
 }
 
-impl<R, const N: usize> diesel::RunQueryDsl<SqliteConnection> for Insert<'_, R, N> {}
+impl<R, const N: usize> diesel::RunQueryDsl<SqliteConnection> for OverRows<'_, R, N> {}
 
-impl<R: BatchRow, const N: usize> QueryFragment<Sqlite> for Insert<'_, R, N> {
+impl<R: BatchRow, const N: usize> QueryFragment<Sqlite> for OverRows<'_, R, N> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
-        out.push_sql(R::INSERT);
+        out.push_sql(R::BEFORE);
         for (position, row) in self.0.iter().enumerate() {
             out.push_sql(if position == 0 { " VALUES (" } else { "), (" });
             row.bind(&mut Values { out: out.reborrow(), is_first: true })?;
         }
         out.push_sql(")");
-        out.push_sql(R::SUFFIX);
+        out.push_sql(R::AFTER);
         Ok(())
     }
 }

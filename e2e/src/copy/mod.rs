@@ -1,5 +1,7 @@
 //! The node's files as a thief gets them: copied while the node stands still, opened elsewhere.
 
+mod search;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -7,6 +9,8 @@ use diesel::{
     Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection,
     sql_types::{BigInt, Binary, Nullable},
 };
+
+pub use search::{Haystack, writings};
 
 use crate::{node::Node, scene::Scene};
 
