@@ -14,7 +14,9 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use crate::clock;
 
 /// After this a test has hung. Far above what any takes.
-const DEADLINE: Duration = Duration::from_secs(600);
+const DEADLINE: Duration = Duration::from_secs(900);
+/// For one condition.
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Of each process's log when a test fails.
 const LOG_LINES_SHOWN: usize = 60;
 
@@ -104,12 +106,12 @@ pub fn run<F: Future<Output = Result<()>>>(test: &str, body: impl FnOnce(Scene) 
 /// Asks again and again until the condition holds.
 ///
 /// # Errors
-/// Its own error, or what was waited for if that takes longer than a minute.
+/// Its own error, or what was waited for if that takes too long.
 pub async fn until<F: Future<Output = Result<bool>>>(what: &str, mut condition: impl FnMut() -> F) -> Result<()> {
     let watch = clock::Stopwatch::start();
     while !condition().await? {
-        if watch.elapsed() > Duration::from_secs(60) {
-            bail!("waited a minute for this: {what}");
+        if watch.elapsed() > PATIENCE {
+            bail!("waited {PATIENCE:?} for this: {what}");
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

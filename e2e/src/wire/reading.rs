@@ -88,7 +88,7 @@ impl Reading {
 /// Until the node has written the device's ack.
 ///
 /// # Errors
-/// That takes longer than a minute.
+/// That takes too long.
 pub async fn acked(rest: &Rest, device: &Device, seq: u64) -> Result<()> {
     until("an ack is written", || async {
         let (socket, hello) = Socket::open(rest.base(), &device.token, SubProtocol::Proto).await?;
