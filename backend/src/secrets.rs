@@ -71,7 +71,7 @@ impl Secrets {
                 let in_path = |source| SecretsError::Io { path: path.clone(), source };
                 let mut secret = Zeroizing::new([0; SECRET_LEN]);
                 rng.fill_bytes(secret.as_mut_slice());
-                fs::create_dir_all(data_dir).map_err(in_path)?;
+                create_dir(data_dir).map_err(in_path)?;
                 write_new(data_dir, &path, &secret).map_err(in_path)?;
                 Ok(Self::derive(&secret))
             }
