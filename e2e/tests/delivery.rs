@@ -88,8 +88,7 @@ fn a_device_resumes_where_it_says() {
         stage.send(&sender, 1).await?;
         ensure!(reading.entry(&reader).await?.seq == 11);
 
-        reading.ack(7).await?;
-        acked(&stage.rest, &reader, 7).await?;
+        acked(&stage.rest, &reader, reading, 7).await?;
         let mut reading = stage.read(&reader, None).await?;
         ensure!(seqs(&reading.backlog(&reader).await?.0) == (8..=11).collect::<Vec<_>>(), "after an ack");
         // A device that asks for what it acknowledged is told so, and gets the rest.
@@ -147,8 +146,7 @@ fn a_full_mailbox_holds_up_nobody_and_loses_nothing_silently() {
                 let mut reading = stage.read(device, None).await?;
                 let (entries, gaps) = reading.backlog(device).await?;
                 ensure!(entries.len() == count && gaps.is_empty(), "{} entries, {gaps:?}", entries.len());
-                reading.ack(accepted.len() as u64).await?;
-                acked(&stage.rest, device, accepted.len() as u64).await?;
+                acked(&stage.rest, device, reading, accepted.len() as u64).await?;
             }
         }
         for (index, answer) in accepted.iter().enumerate() {
@@ -166,8 +164,7 @@ fn a_full_mailbox_holds_up_nobody_and_loses_nothing_silently() {
         let told: Vec<_> = gaps.iter().map(|gap| (gap.from_seq, gap.to_seq, gap.count, gap.reason())).collect();
         ensure!(told == [(ROOM + 1, ROOM + over as u64, over as u64, GapReason::Quota)], "{told:?}");
         // With room again, it goes on.
-        reading.ack(ROOM + over as u64).await?;
-        acked(&stage.rest, &absent, ROOM + over as u64).await?;
+        acked(&stage.rest, &absent, reading, ROOM + over as u64).await?;
         let answers = stage.send(&sender, 1).await?;
         ensure!(answers[0].partial_device_ids.is_empty(), "the mailbox is still full");
         let mut reading = stage.read(&absent, Some(ROOM + over as u64)).await?;
@@ -230,8 +227,7 @@ fn large_content_is_stored_once_for_five_devices() {
             let mut reading = stage.read(device, None).await?;
             let entry = reading.entry(device).await?;
             ensure!(entry.content == martlet_protocol::id::Hash::of(&message.request.content) && entry.header_is_right);
-            reading.ack(1).await?;
-            acked(&stage.rest, device, 1).await?;
+            acked(&stage.rest, device, reading, 1).await?;
         }
         let (scene, node) = (&stage.scene, &stage.node);
         until("the content goes with its last entry", || async {

@@ -65,25 +65,43 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut numbers = Numbers(1);
     let talks = (0..SENDERS).map(|_| talk(&db, &mut numbers)).collect::<Result<Vec<_>, _>>()?;
     println!("{SENDERS} senders, {DEVICES_PER_MESSAGE} entries of {SEALED_BYTES} bytes per send, synchronous=FULL");
+    println!("mailboxes that are read and acked between the batches:");
     for sends_per_batch in [1, 20, 100, 200, 500] {
-        let rate = batches(&db, &talks, &mut numbers, sends_per_batch)?;
-        println!("batches of {sends_per_batch:>3} sends: {rate}");
+        let rate = batches(&db, &talks, &mut numbers, sends_per_batch, true)?;
+        println!("  batches of {sends_per_batch:>3} sends: {rate}");
     }
-    println!("acks of all devices : {}", acks(&db, &talks)?);
-    println!("one row each        : {}", single_rows(&db, &talks, &mut numbers)?);
+    println!("  one row each        : {}", single_rows(&db, &talks, &mut numbers)?);
+    println!("mailboxes that nobody reads, so that each device's end of the index is a page of its own:");
+    for sends_per_batch in [100, 500] {
+        let rate = batches(&db, &talks, &mut numbers, sends_per_batch, false)?;
+        println!("  batches of {sends_per_batch:>3} sends: {rate}");
+    }
+    println!("  acks of all devices : {}", acks(&db, &talks, 100)?);
     Ok(())
 }
 
 /// Commits batches for a while.
-fn batches(db: &Db, talks: &[Talk], numbers: &mut Numbers, sends_per_batch: usize) -> Result<Rate, StorageError> {
+fn batches(
+    db: &Db,
+    talks: &[Talk],
+    numbers: &mut Numbers,
+    sends_per_batch: usize,
+    drained: bool,
+) -> Result<Rate, StorageError> {
+    let mut rows_left = 0;
     measure(|turn| {
         let batch: Vec<_> = (0..sends_per_batch)
             .map(|position| send(&talks[(turn * sends_per_batch + position) % talks.len()], numbers))
             .collect();
+        if drained && rows_left > 10_000 {
+            acks(db, talks, 1)?;
+            rows_left = 0;
+        }
         let begin = Begin::now();
         let outcomes = commit(db, &batch)?;
         let rows = outcomes.iter().map(|outcome| matches!(outcome, SendOutcome::Committed { .. }) as u64).sum::<u64>();
-        Ok((rows * DEVICES_PER_MESSAGE, begin))
+        rows_left += rows * DEVICES_PER_MESSAGE;
+        Ok(begin.end(rows * DEVICES_PER_MESSAGE))
     })
 }
 
@@ -94,7 +112,7 @@ fn single_rows(db: &Db, talks: &[Talk], numbers: &mut Numbers) -> Result<Rate, S
         one.entries.truncate(1);
         let begin = Begin::now();
         commit(db, &[one])?;
-        Ok((1, begin))
+        Ok(begin.end(1))
     })
 }
 
@@ -102,27 +120,25 @@ fn commit(db: &Db, batch: &[PreparedSend]) -> Result<Vec<SendOutcome>, StorageEr
     db.write_blocking(|conn| sends::commit_sends(conn, batch, &LIMITS, NOW_MS, &|_, _| vec![7; ANSWER_BYTES]))
 }
 
-/// Acks what is there in steps, all devices in each.
-fn acks(db: &Db, talks: &[Talk]) -> Result<Rate, StorageError> {
-    const STEPS: u64 = 100;
+/// Acks what is there in as many steps, all devices in each.
+fn acks(db: &Db, talks: &[Talk], steps: u64) -> Result<Rate, StorageError> {
     let devices: Vec<_> = talks.iter().flat_map(|talk| talk.devices.clone()).collect();
     let heads = db.write_blocking(|conn| mailbox::heads(conn, &devices))?;
     let mut rate = Rate::default();
-    for step in 1..=STEPS {
-        let acks: Vec<_> = heads.iter().map(|(device, head)| (*device, head * step / STEPS)).collect();
+    for step in 1..=steps {
+        let acks: Vec<_> = heads.iter().map(|(device, head)| (*device, head * step / steps)).collect();
         let begin = Begin::now();
         let removed = db.write_blocking(|conn| mailbox::apply_acks(conn, &acks))?;
-        rate.add(removed as u64, begin);
+        rate.add(begin.end(removed as u64));
     }
     Ok(rate)
 }
 
 /// Repeats until the measured part has taken its time.
-fn measure(mut step: impl FnMut(usize) -> Result<(u64, Begin), StorageError>) -> Result<Rate, StorageError> {
+fn measure(mut step: impl FnMut(usize) -> Result<Part, StorageError>) -> Result<Rate, StorageError> {
     let mut rate = Rate::default();
     for turn in 0.. {
-        let (rows, begin) = step(turn)?;
-        rate.add(rows, begin);
+        rate.add(step(turn)?);
         if rate.took > Duration::from_secs(SECONDS_EACH) {
             break;
         }
@@ -139,12 +155,11 @@ struct Rate {
 }
 
 impl Rate {
-    fn add(&mut self, rows: u64, begin: Begin) {
-        let took = begin.wall.elapsed();
-        self.rows += rows;
-        self.took += took;
-        self.cpu += cpu_time().saturating_sub(begin.cpu);
-        self.transactions.push(took);
+    fn add(&mut self, part: Part) {
+        self.rows += part.rows;
+        self.took += part.took;
+        self.cpu += part.cpu;
+        self.transactions.push(part.took);
     }
 }
 
@@ -174,6 +189,17 @@ impl Begin {
     fn now() -> Self {
         Self { wall: Instant::now(), cpu: cpu_time() }
     }
+
+    fn end(self, rows: u64) -> Part {
+        Part { rows, took: self.wall.elapsed(), cpu: cpu_time().saturating_sub(self.cpu) }
+    }
+}
+
+/// What a measured part did and took.
+struct Part {
+    rows: u64,
+    took: Duration,
+    cpu: Duration,
 }
 
 /// What this thread has used, by Linux's scheduler; zero elsewhere.

@@ -79,7 +79,14 @@ async fn a_device_that_was_away_resumes_where_it_was() {
         other => panic!("a problem was expected, not {other:?}"),
     }
 
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Acks are written now and then; the hello tells when.
+    loop {
+        let (_, hello) = Client::connect(&world.node, &world.bob, PROTO).await;
+        if hello.mailbox.expect("a mailbox").acked_seq == 6 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let (_bob, frames) = Client::resumed(&world.node, &world.bob, None).await;
     assert_eq!(seqs(&frames), [7, 8], "after the last ack");
 }

@@ -115,9 +115,7 @@ impl Participant {
         if let Some(ack) = self.inbox.due_ack(true, &mut self.rng) {
             socket.ack(ack).await?;
         }
-        // A polite close lets the node read the ack first.
-        socket.close().await.ok();
-        Ok(())
+        socket.leave().await
     }
 
     fn is_settled(&self) -> bool {

@@ -42,7 +42,8 @@ pub fn parse(text: &str) -> Result<Vec<Call>> {
                 calls.extend(call(start, number, beginning, end)?);
             }
         } else {
-            let split = rest.rfind(')').with_context(|| format!("line {number} is no call"))?;
+            // The last one: an error is followed by its text in parentheses, and data is hexadecimal.
+            let split = rest.rfind(" = ").with_context(|| format!("line {number} is no call"))?;
             calls.extend(call(number, number, &rest[..split], &rest[split..])?);
         }
     }

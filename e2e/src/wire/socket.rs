@@ -165,12 +165,14 @@ impl Socket {
         }
     }
 
-    /// Closes politely.
+    /// Closes politely: when this returns the node has read everything that was said.
     ///
     /// # Errors
-    /// The socket broke.
-    pub async fn close(mut self) -> Result<()> {
-        Ok(self.stream.close(None).await?)
+    /// The socket broke, or the node does not say goodbye.
+    pub async fn leave(mut self) -> Result<()> {
+        self.stream.close(None).await?;
+        let farewell = async { while let Some(Ok(_)) = self.stream.next().await {} };
+        tokio::time::timeout(FRAME_DEADLINE, farewell).await.context("the node does not say goodbye")
     }
 
     /// Sends raw bytes as one frame of the sub-protocol's kind, for input that should be refused.
