@@ -47,7 +47,7 @@ async fn bodies_that_are_no_json_are_problems() {
         let text = node.request(method.clone(), path, token).header("content-type", "text/plain").body("{}");
         node.refuses(text, Code::Malformed).await;
         node.refuses(node.request(method.clone(), path, token).body("{}"), Code::Malformed).await;
-        node.refuses(json().body(" ".repeat(2 << 20)), Code::TooLarge).await;
+        node.refuses_announced(&method, path, token, 2 << 20).await;
     }
     node.stop().await;
 }

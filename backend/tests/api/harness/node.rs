@@ -6,6 +6,10 @@ use reqwest::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::store;
 
@@ -107,6 +111,25 @@ impl TestNode {
         let problem = Answer::of(request).await.refused(code);
         store::assert_same(&before, &store::read(self.data_dir()));
         problem
+    }
+
+    /// Announces a body of so many bytes, which must be refused as too large before it comes, and change nothing stored. Sending it
+    /// would race: a client that still writes when the node closes may see the broken connection instead of the answer.
+    pub async fn refuses_announced(&self, method: &Method, path: &str, token: &str, body_bytes: usize) {
+        let before = store::read(self.data_dir());
+        let authorization = if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: node\r\n{authorization}content-type: application/json\r\ncontent-length: {body_bytes}\r\n\r\n"
+        );
+        let mut stream = TcpStream::connect(self.running.public).await.expect("a connection");
+        stream.write_all(head.as_bytes()).await.expect("written");
+        let mut answer = Vec::new();
+        while !String::from_utf8_lossy(&answer).contains("\"too_large\"") {
+            let read = stream.read_buf(&mut answer).await.expect("an answer");
+            assert_ne!(read, 0, "closed after {}", String::from_utf8_lossy(&answer));
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer));
+        store::assert_same(&before, &store::read(self.data_dir()));
     }
 
     /// Rows of a table that satisfy a condition of SQL.
