@@ -29,7 +29,7 @@ const PHRASES: &[(&str, &str)] =
 
 /// Code that must not ship, and what to write instead.
 const CODE: &[(&str, &str)] = &[
-    (".unwrap()", "a typed error, or expect with the reason why it can't fail"),
+    (concat!(".unwrap", "()"), "a typed error, or expect with the reason why it can't fail"),
     ("#[allow(", "#[expect(.., reason = \"..\")]"),
     ("todo!(", "the code"),
     ("dbg!(", "tracing"),
