@@ -1,5 +1,5 @@
 //! How fast messages are committed: rows per second of `commit_sends` in batches, beside one transaction per row, and of the acks that
-//! take the rows out again; and the CPU time of each, which other programs on the machine don't change.
+//! take the rows out again. The CPU time beside it depends less on what else the machine does, but still does.
 //!
 //! `cargo run --release -p martlet-storage --example commit_rate -- [folder]`; the folder should lie on the disk that matters. The rows
 //! are like those of suite 1: 200 senders, 6 devices per message, about 450 sealed bytes. Times include the transaction's sync.
