@@ -49,7 +49,7 @@ fn sends_reach_every_device_once() {
 
 #[test]
 fn large_content_and_a_window_of_one_work_too() {
-    let line = "send --senders 1 --devices 1 --seconds 1 --warm-up 100ms --prepare 60 --window 1 --text-bytes 20000 \
+    let line = "send --senders 1 --devices 1 --seconds 1 --warm-up 10ms --prepare 4000 --window 1 --text-bytes 20000 \
                 --sample 1 --ack-entries 1 --compare 1s";
     let Command::Send(args) = command(line) else { panic!("not send") };
     let result = send::run(&args).expect("the measurement is made");
