@@ -18,8 +18,8 @@ use crate::scene::Scene;
 
 /// What has to be seen: everything that writes to the log file or to a socket, and everything that syncs.
 const CALLS: &str = "trace=fdatasync,fsync,write,pwrite64,sendto,writev,sendmsg";
-/// Bytes of each write that are kept: a page, or an answer with some entries.
-const BYTES_KEPT: &str = "65536";
+/// Bytes of each write that are kept: more than any write has, or what a busy node sends in one call would be missing.
+const BYTES_KEPT: &str = "16777216";
 
 /// How a traced node is run, and where its trace goes.
 #[derive(Debug, Clone)]

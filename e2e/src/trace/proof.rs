@@ -16,7 +16,8 @@ pub struct Trace {
     frames: Vec<Frame>,
     /// Start and end of each sync of the log that succeeded, in order of their start.
     syncs: Vec<(usize, usize)>,
-    sent: Vec<Sent>,
+    /// By socket.
+    sent: HashMap<String, Sent>,
 }
 
 /// A page in the log.
@@ -29,11 +30,27 @@ struct Frame {
     page: String,
 }
 
-/// A write to a socket.
-#[derive(Debug)]
+/// All that was written to a socket: a message may end in another write than it began in.
+#[derive(Debug, Default)]
 struct Sent {
-    start: usize,
     bytes: String,
+    /// Where each write's bytes begin, and when it began.
+    writes: Vec<(usize, usize)>,
+}
+
+impl Sent {
+    /// Takes only what the socket took.
+    fn push(&mut self, call: &Call) {
+        self.writes.push((self.bytes.len(), call.start));
+        self.bytes.extend(call.data.chars().take(usize::try_from(call.result).unwrap_or(0)));
+    }
+
+    /// When the write began that the first byte of `text` left in.
+    fn left(&self, text: &str) -> Option<usize> {
+        let offset = self.bytes.find(text)?;
+        let write = self.writes.partition_point(|(from, _)| *from <= offset).checked_sub(1)?;
+        Some(self.writes[write].1)
+    }
 }
 
 /// Why an answer was not proved to be durable.
@@ -76,13 +93,12 @@ impl Trace {
                     trace.syncs.push((call.start, call.end));
                 }
                 "write" | "writev" | "sendto" | "sendmsg" if call.file.starts_with("socket:") && call.result > 0 => {
-                    trace.sent.push(Sent { start: call.start, bytes: call.data.clone() });
+                    trace.sent.entry(call.file.clone()).or_default().push(call);
                 }
                 _ => {}
             }
         }
         trace.syncs.sort_unstable();
-        trace.sent.sort_by_key(|sent| sent.start);
         trace
     }
 
@@ -124,7 +140,7 @@ impl Trace {
     }
 
     fn left(&self, answer: &str) -> Option<usize> {
-        self.sent.iter().find(|sent| sent.bytes.contains(answer)).map(|sent| sent.start)
+        self.sent.values().filter_map(|sent| sent.left(answer)).min()
     }
 }
 
@@ -159,6 +175,16 @@ mod tests {
     fn an_answer_after_the_sync_is_proved() {
         assert_eq!(trace(Some(5), 6).synced_before("mark", "answer"), Ok(()));
         assert_eq!(trace(Some(5), 6).one_by_one(&["answer".into()]), []);
+    }
+
+    #[test]
+    fn an_answer_in_two_writes_leaves_with_its_first_byte() {
+        let mut cut = call("writev", "socket:[1]", "{answer}", 5);
+        cut.result = 4;
+        let calls = [call("sendto", "socket:[1]", "{}", 3), cut, call("writev", "socket:[1]", "wer}", 7)];
+        assert_eq!(Trace::new(&calls).left("{answer}"), Some(5));
+        assert_eq!(Trace::new(&calls).left("wer}"), Some(7));
+        assert_eq!(Trace::new(&calls[..2]).left("{answer}"), None, "what the socket did not take has not left");
     }
 
     #[test]
