@@ -7,7 +7,8 @@
 //! 5. [`crash`]: participants who go on through crashes, and who crashes the node;
 //! 6. [`trace`]: system calls of a traced node, and whether each answer left after its sync;
 //! 7. [`sdk`]: devices that run the SDK on stores of their own, and die;
-//! 8. [`copy`] and [`guess`]: a node's files as a thief gets them, and how well guesses from them did against chance.
+//! 8. [`nemesis`]: a cluster with faults of every kind, and a checker of what may have happened;
+//! 9. [`copy`] and [`guess`]: a node's files as a thief gets them, and how well guesses from them did against chance.
 //!
 //! There is no test of speed here: waits are for conditions, and deadlines are generous.
 
@@ -17,6 +18,7 @@ pub mod copy;
 pub mod crash;
 pub mod guess;
 pub mod history;
+pub mod nemesis;
 pub mod node;
 pub mod scene;
 pub mod sdk;

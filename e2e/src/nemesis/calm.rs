@@ -42,7 +42,11 @@ impl Calm {
 
     fn each(&self, node: Option<usize>, change: impl Fn(&mut Place)) {
         let mut places = self.0.lock();
-        places.iter_mut().enumerate().filter(|(at, _)| node.is_none_or(|node| node == *at)).for_each(|(_, place)| change(place));
+        places
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, _)| node.is_none_or(|node| node == *at))
+            .for_each(|(_, place)| change(place));
     }
 }
 

@@ -103,7 +103,14 @@ impl Outbox {
     }
 
     /// The node accepted it.
-    pub fn accepted(&mut self, operation: usize, message_id: MessageId, partial: Vec<DeviceId>, world: &World, rng: &mut StdRng) {
+    pub fn accepted(
+        &mut self,
+        operation: usize,
+        message_id: MessageId,
+        partial: Vec<DeviceId>,
+        world: &World,
+        rng: &mut StdRng,
+    ) {
         let Some(at) = self.pending.iter().position(|pending| pending.operation == operation) else {
             // A second answer: it must be the first one again.
             world.history.lock().answered_again(operation, message_id);

@@ -38,16 +38,23 @@ const NEWCOMER_PATIENCE: Duration = Duration::from_secs(20);
 const REVOKE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everybody's lives, for who waits for their end.
-pub type Lives = Arc<Mutex<JoinSet<Result<Life>>>>;
+pub type Lives = Arc<Mutex<JoinSet<Life>>>;
 
 /// Makes the accounts and conversations, and sets their devices going. Busy devices write about once in `pause_ms`.
 ///
 /// # Errors
 /// A node refused.
-pub async fn set_going(world: &Arc<World>, lives: &Lives, rest: &Rest, rng: &mut StdRng, pause_ms: u64) -> Result<Vec<Account>> {
+pub async fn set_going(
+    world: &Arc<World>,
+    lives: &Lives,
+    rest: &Rest,
+    rng: &mut StdRng,
+    pause_ms: u64,
+) -> Result<Vec<Account>> {
     let mut busy = Vec::new();
     for devices in BUSY {
-        let account = Account::register(rest, rng, &username("busy", rng), devices).await?;
+        let name = username("busy", rng);
+        let account = Account::register(rest, rng, &name, devices).await?;
         world.know(&account);
         busy.push(account);
     }
@@ -61,8 +68,9 @@ pub async fn set_going(world: &Arc<World>, lives: &Lives, rest: &Rest, rng: &mut
     }
     let mut quiet = Vec::new();
     for _ in 0..QUIET_PAIRS {
-        let answerer = Account::register(rest, rng, &username("answerer", rng), 1).await?;
-        let caller = Account::register(rest, rng, &username("caller", rng), 1).await?;
+        let names = [username("answerer", rng), username("caller", rng)];
+        let answerer = Account::register(rest, rng, &names[0], 1).await?;
+        let caller = Account::register(rest, rng, &names[1], 1).await?;
         world.know(&answerer);
         world.know(&caller);
         world.add_circle(Circle::direct(rest, rng, &answerer, &caller).await?, 1);
@@ -84,8 +92,8 @@ pub async fn set_going(world: &Arc<World>, lives: &Lives, rest: &Rest, rng: &mut
 
 fn begin(world: &Arc<World>, lives: &Lives, device: &Arc<crate::wire::Device>, manner: Manner, rng: &mut StdRng) {
     let own = StdRng::from_rng(rng);
-    let mut life = Life::new(device.clone(), manner, world.clone(), own);
-    lives.lock().spawn(async move { life.settle().await.map(|()| life) });
+    let life = Life::new(device.clone(), manner, world.clone(), own);
+    lives.lock().spawn(life.settle());
 }
 
 /// Again and again a new account whose devices are revoked one after the other, until the faults are over.

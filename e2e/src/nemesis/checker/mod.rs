@@ -88,8 +88,8 @@ impl<'a> Checker<'a> {
                 Outcome::Failed { code } => {
                     self.verdict.failed += 1;
                     let revoked = self.history.is_revoked(&operation.sender);
-                    let expected = EXPECTED.contains(&code.as_str())
-                        || revoked && EXPECTED_OF_REVOKED.contains(&code.as_str());
+                    let expected =
+                        EXPECTED.contains(&code.as_str()) || revoked && EXPECTED_OF_REVOKED.contains(&code.as_str());
                     if !expected {
                         let code = code.clone();
                         self.verdict.violations.push(Violation::Refused { operation: index, code });
@@ -186,7 +186,8 @@ impl<'a> Checker<'a> {
         let active: HashMap<DeviceId, (usize, &DeviceHistory)> =
             active.map(|(number, (id, part))| (*id, (number, part))).collect();
         for (index, operation) in self.history.operations.iter().enumerate() {
-            let owed = operation.devices.iter().filter_map(|id| active.get(id).map(|(number, part)| (id, *number, part)));
+            let owed =
+                operation.devices.iter().filter_map(|id| active.get(id).map(|(number, part)| (id, *number, part)));
             match &operation.outcome {
                 Outcome::Ok { partial, .. } => {
                     for (_, device, part) in owed.filter(|(id, ..)| !partial.contains(id)) {
@@ -215,7 +216,8 @@ impl<'a> Checker<'a> {
     /// The longest times in which nothing went forward while faults went on.
     fn progress(&mut self) {
         let (from, to) = self.history.faults_ms;
-        let answered = self.history.operations.iter().filter(|operation| matches!(operation.outcome, Outcome::Ok { .. }));
+        let answered =
+            self.history.operations.iter().filter(|operation| matches!(operation.outcome, Outcome::Ok { .. }));
         self.verdict.without_answer_ms = longest_pause(answered.map(|operation| operation.settled_ms), from, to);
         let given = self.history.devices.values().flat_map(|part| &part.deliveries).map(|given| given.at_ms);
         self.verdict.without_delivery_ms = longest_pause(given, from, to);
@@ -231,7 +233,8 @@ impl<'a> Checker<'a> {
                 self.verdict.violations.push(Violation::NotBack { device, after_ms: back });
             }
         }
-        let ended = self.history.nodes_ended.iter().map(|(node, at_ms)| Violation::NodeEnded { node: *node, at_ms: *at_ms });
+        let ended =
+            self.history.nodes_ended.iter().map(|(node, at_ms)| Violation::NodeEnded { node: *node, at_ms: *at_ms });
         self.verdict.violations.extend(ended);
     }
 }
@@ -239,7 +242,8 @@ impl<'a> Checker<'a> {
 /// Whether a socket stood open from the answer on for [`STALL_MS`] and did not get the message.
 fn stalled(operation: &Operation, given_ms: Option<u64>, sessions: &[(u64, u64)]) -> bool {
     let (from, until) = (operation.settled_ms, operation.settled_ms + STALL_MS);
-    given_ms.is_none_or(|at_ms| at_ms > until) && sessions.iter().any(|(opened, closed)| *opened < from && *closed >= until)
+    given_ms.is_none_or(|at_ms| at_ms > until)
+        && sessions.iter().any(|(opened, closed)| *opened < from && *closed >= until)
 }
 
 fn longest_pause(moments: impl Iterator<Item = u64>, from: u64, to: u64) -> u64 {

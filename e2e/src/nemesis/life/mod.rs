@@ -81,10 +81,31 @@ impl Life {
     }
 
     /// Lives until all that it sent is settled, or it is revoked.
-    ///
-    /// # Errors
-    /// The node broke the protocol.
-    pub async fn settle(&mut self) -> Result<()> {
+    pub async fn settle(mut self) -> Self {
+        let lived = self.live().await;
+        self.note(lived);
+        self
+    }
+
+    /// Reads everything that is left in the mailbox, when nobody sends any more. Nothing for a revoked device.
+    pub async fn read_to_end(&mut self) {
+        if self.is_revoked() {
+            return;
+        }
+        let node = self.world.any_node(&mut self.rng);
+        let base = self.world.nodes[node].base().to_owned();
+        let read = timeout(READ_PATIENCE, self.read(base)).await;
+        self.note(read.unwrap_or_else(|_| bail!("the mailbox can't be read to its end within {READ_PATIENCE:?}")));
+    }
+
+    /// What broke the protocol is for the checker to judge.
+    fn note(&self, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            self.world.history.lock().device(self.device.device_id).oddities.push(format!("{error:#}"));
+        }
+    }
+
+    async fn live(&mut self) -> Result<()> {
         while !self.is_settled() {
             if self.is_revoked() {
                 self.outbox.abandon(&self.world);
@@ -108,22 +129,6 @@ impl Life {
             self.stay_away().await;
         }
         Ok(())
-    }
-
-    /// Reads everything that is left in the mailbox, when nobody sends any more. Nothing for a revoked device.
-    ///
-    /// # Errors
-    /// The node broke the protocol, or does not end.
-    pub async fn read_to_end(&mut self) -> Result<()> {
-        if self.is_revoked() {
-            return Ok(());
-        }
-        let node = self.world.any_node(&mut self.rng);
-        let reading = self.read(self.world.nodes[node].base().to_owned());
-        match timeout(READ_PATIENCE, reading).await {
-            Ok(read) => read,
-            Err(_) => bail!("a device can't read its mailbox to the end within {READ_PATIENCE:?}"),
-        }
     }
 
     async fn read(&mut self, base: String) -> Result<()> {
@@ -187,7 +192,12 @@ const RESUME: u64 = u64::MAX - 1;
 /// What a frame is called by that only asks whether anybody is there.
 const POKE: u64 = u64::MAX;
 
-async fn post(rest: Rest, token: String, operation: usize, outgoing: Outgoing) -> (usize, Result<rest::Accepted, RestError>) {
+async fn post(
+    rest: Rest,
+    token: String,
+    operation: usize,
+    outgoing: Outgoing,
+) -> (usize, Result<rest::Accepted, RestError>) {
     let answer = match outgoing.body() {
         Ok(body) => rest.post(&outgoing.path(), Some(&token), &body).await,
         Err(error) => Err(RestError::Lost(error.to_string())),

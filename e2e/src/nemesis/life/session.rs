@@ -100,6 +100,7 @@ impl Life {
             if self.send_what_waits(socket, stay.way, call).await.is_err() {
                 return Ok(End::Broken);
             }
+            let wait = self.until_next(stay);
             let heard = tokio::select! {
                 heard = hear(socket, &mut stay.empty_ms, &self.world) => Some(heard?),
                 answer = async { call.as_mut().expect("checked").await }, if call.is_some() => {
@@ -114,7 +115,7 @@ impl Life {
                     self.write_one();
                     None
                 }
-                () = sleep(self.until_next(stay)) => None,
+                () = sleep(wait) => None,
             };
             match heard {
                 Some(Heard::Closed(_)) => return Ok(End::Broken),
