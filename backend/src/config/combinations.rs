@@ -24,7 +24,8 @@ pub fn refused(config: &Config) -> Vec<ConfigError> {
         quota(config),
         stock(config),
         pings(config),
-        burst(config),
+        send_burst(config),
+        ephemeral_burst(config),
     ]
     .into_iter()
     .flatten()
@@ -109,14 +110,24 @@ fn pings(config: &Config) -> Option<ConfigError> {
     refuse(["socket.ping_interval", "socket.pong_timeout"], why)
 }
 
-fn burst(config: &Config) -> Option<ConfigError> {
+fn send_burst(config: &Config) -> Option<ConfigError> {
     let limits = &config.limits;
-    if limits.sends_per_device_per_second == 0 || limits.sends_burst >= limits.sends_per_device_per_second {
+    let keys = ["limits.sends_per_device_per_second", "limits.sends_burst"];
+    burst(limits.sends_per_device_per_second, limits.sends_burst, keys)
+}
+
+fn ephemeral_burst(config: &Config) -> Option<ConfigError> {
+    let limits = &config.limits;
+    let keys = ["limits.ephemeral_per_device_per_second", "limits.ephemeral_burst"];
+    burst(limits.ephemeral_per_device_per_second, limits.ephemeral_burst, keys)
+}
+
+fn burst(rate: u32, burst: u32, keys: [&str; 2]) -> Option<ConfigError> {
+    if rate == 0 || burst >= rate {
         return None;
     }
-    let (rate, burst) = (limits.sends_per_device_per_second, limits.sends_burst);
     let why = format!("{rate} sends a second need a burst of at least as many, not {burst}; raise the second");
-    refuse(["limits.sends_per_device_per_second", "limits.sends_burst"], why)
+    refuse(keys, why)
 }
 
 #[cfg(test)]
@@ -153,6 +164,7 @@ mod tests {
         one("prekeys.low_water and ", |c| c.prekeys.low_water = 200);
         one("socket.ping_interval and ", |c| c.socket.ping_interval = secs(5));
         one("limits.sends_per_device_per_second and ", |c| c.limits.sends_burst = 1);
+        one("limits.ephemeral_per_device_per_second and ", |c| c.limits.ephemeral_burst = 1);
     }
 
     #[test]

@@ -141,6 +141,10 @@ section! {
         max_content_bytes: usize = kib(64), Bytes(256..=mib(16));
         /// Content up to this size is stored inside each device's seal; larger content is stored once and shared.
         inline_content_bytes: usize = kib(4), Bytes(0..=mib(1));
+        /// Size of one ephemeral message's content. It is copied for each device, so it is smaller; max_content_bytes holds for it too.
+        max_ephemeral_bytes: usize = kib(16), Bytes(256..=mib(1));
+        /// How long an ephemeral message may be on its way before it is dropped, and how long it is if its sender doesn't say.
+        ephemeral_lifetime: Duration = secs(10), Time(secs(1)..=secs(60));
         /// Forks one send may carry: devices of all members together.
         max_forks_per_send: usize = 2560, Count(1..=100_000);
         /// Size of one fork header. The built-in suite uses 85 bytes; other suites may need more.
@@ -203,6 +207,10 @@ section! {
         sends_per_device_per_second: u32 = 50, RATE;
         /// Sends a device may make at once after a rest.
         sends_burst: u32 = 200, RATE;
+        /// Ephemeral messages (typing, presence, call signalling) per second of one device, over time.
+        ephemeral_per_device_per_second: u32 = 10, RATE;
+        /// Ephemeral messages a device may send at once after a rest.
+        ephemeral_burst: u32 = 50, RATE;
         /// Attempts to sign in per minute from one address.
         sign_ins_per_address_per_minute: u32 = 10, RATE;
         /// Accounts made per minute from one address.

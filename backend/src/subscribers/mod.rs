@@ -8,6 +8,7 @@ mod registry;
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use martlet_protocol::{problem::close, wire};
 use martlet_storage::DeviceKey;
 
@@ -52,6 +53,17 @@ impl LiveItem {
             Self::Gap(_) => size_of::<Self>(),
         }
     }
+}
+
+/// An ephemeral message on its way to one device: stored nowhere, worth nothing later.
+#[derive(Debug, Clone)]
+pub struct Whisper {
+    /// For which device.
+    pub device_key: DeviceKey,
+    /// When it is dropped, in Unix milliseconds.
+    pub expires_at_ms: u64,
+    /// An encoded [`wire::Ephemeral`], as it stands in the frame.
+    pub payload: Bytes,
 }
 
 /// Where a subscriber is. The generation tells it from later users of the same slot.
@@ -117,10 +129,19 @@ impl Subscribers {
 
     /// Hands entries to those of their devices that read here, in the order given: one lock and one wake per worker.
     pub fn deliver(&self, entries: impl IntoIterator<Item = Arc<LiveEntry>>) {
+        self.hand_out(entries.into_iter().map(|entry| (entry.device_key, Item::Live(entry))));
+    }
+
+    /// The same for what is never stored. Whoever doesn't read here gets nothing, now or later.
+    pub fn whisper(&self, whispers: impl IntoIterator<Item = Arc<Whisper>>) {
+        self.hand_out(whispers.into_iter().map(|whisper| (whisper.device_key, Item::Whisper(whisper))));
+    }
+
+    fn hand_out(&self, items: impl Iterator<Item = (DeviceKey, Item)>) {
         let mut batches: Vec<(u16, Vec<Letter>)> = Vec::new();
-        for entry in entries {
-            let Some(to) = self.registry.find(entry.device_key) else { continue };
-            let letter = Letter { to, item: Item::Live(entry) };
+        for (device_key, item) in items {
+            let Some(to) = self.registry.find(device_key) else { continue };
+            let letter = Letter { to, item };
             match batches.iter_mut().find(|(worker, _)| *worker == to.worker) {
                 Some((_, batch)) => batch.push(letter),
                 None => batches.push((to.worker, vec![letter])),

@@ -225,17 +225,32 @@ impl Worker {
     }
 }
 
-/// Submits a send; the answer comes back through the inbox, from the commit thread and without a task of its own.
+/// Submits a send; the answer comes back through the inbox, from the commit thread and without a task of its own. An ephemeral one is
+/// done when this returns.
 pub(super) async fn submit(worker: &Rc<Worker>, connection: &Rc<Connection>, send: session::Send) {
+    if send.ephemeral {
+        return submit_ephemeral(worker, connection, send).await;
+    }
     let (inbox, to, reference) = (worker.inbox.clone(), connection.id, send.reference);
     let reply = Box::new(move |result: Result<wire::Accepted, SendError>| {
-        let result = result.map_err(|error| {
-            if error.code() == Code::Internal {
-                tracing::error!(%error, "a send failed");
-            }
-            error.into_problem()
-        });
-        inbox.put(Letter { to, item: Item::Answer(reference, Box::new(result)) });
+        inbox.put(Letter { to, item: Item::Answer(reference, Box::new(result.map_err(refused))) });
     });
     worker.services.messages.submit(connection.identity, send.request, reply).await;
+}
+
+async fn submit_ephemeral(worker: &Rc<Worker>, connection: &Rc<Connection>, send: session::Send) {
+    let sent = worker.services.messages.send_ephemeral(connection.identity, send.request).await;
+    let answer = sent.map(node_frame::Frame::AcceptedEphemeral).map_err(refused);
+    let mut outputs = Vec::new();
+    if let Some(session) = &mut connection.state.borrow_mut().session {
+        session.answered(send.reference, answer, &mut outputs);
+    }
+    worker.apply(connection, outputs);
+}
+
+fn refused(error: SendError) -> wire::Problem {
+    if error.code() == Code::Internal {
+        tracing::error!(%error, "a send failed");
+    }
+    error.into_problem()
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use martlet_protocol::problem::close;
+use martlet_protocol::{problem::close, wire::node_frame};
 use tokio::{
     sync::{Notify, Semaphore},
     task::{spawn_local, yield_now},
@@ -171,10 +171,18 @@ impl Worker {
                 let Some(session) = &mut state.session else { return };
                 session.deliver(item, full, self.now(), &self.rules, &mut outputs);
             }
+            // While the gate is closed nothing may be pushed, and nothing of this kind is worth keeping until it opens.
+            Item::Whisper(whisper) if self.may_push.get() => {
+                let mut state = connection.state.borrow_mut();
+                let full = state.waiting_bytes() >= self.rules.budget_bytes;
+                let Some(session) = &mut state.session else { return };
+                session.whisper(&whisper, full, self.services.clock.now_ms(), &mut outputs);
+            }
+            Item::Whisper(_) => {}
             Item::Answer(reference, result) => {
                 let mut state = connection.state.borrow_mut();
                 let Some(session) = &mut state.session else { return };
-                session.answered(reference, *result, &mut outputs);
+                session.answered(reference, result.map(node_frame::Frame::Accepted), &mut outputs);
                 state.wake_reader();
             }
             Item::HelloChanged => return self.hello_changed(connection),
@@ -193,6 +201,7 @@ impl Worker {
             match output {
                 Output::Frame(frame) => connection.subprotocol.encode(&frame, state.outbox()),
                 Output::Item(item) => connection.subprotocol.encode_item(item, state.outbox()),
+                Output::Whisper(payload) => connection.subprotocol.encode_whisper(&payload, state.outbox()),
                 Output::Acked(seq) => self.services.streams.acked(connection.identity.device_key, seq),
                 Output::Read(after_seq) => drop(spawn_local(self.clone().read_range(connection.clone(), after_seq))),
                 Output::Tick(delay) => drop(spawn_local(self.clone().tick_later(connection.clone(), delay))),
