@@ -33,6 +33,8 @@ pub enum Item {
     Whisper(Arc<Whisper>),
     /// What became of the send with this ref.
     Answer(u64, Box<Result<wire::Accepted, wire::Problem>>),
+    /// Its mailbox's head is to be compared with the store.
+    CompareHead,
     /// What the hello says has changed.
     HelloChanged,
     /// Close with this code.
@@ -82,7 +84,7 @@ impl Waiting {
                 }
                 self.whisper_bytes += size;
             }
-            Item::Answer(..) | Item::HelloChanged | Item::Close(_) => {}
+            Item::Answer(..) | Item::CompareHead | Item::HelloChanged | Item::Close(_) => {}
         }
         self.taken.letters.push(letter);
     }
@@ -103,6 +105,12 @@ impl Inbox {
                 waiting.put(letter);
             }
         }
+        self.wake.notify_one();
+    }
+
+    /// Says that live entries may have been missed.
+    pub fn miss(&self) {
+        self.waiting.lock().taken.missed = true;
         self.wake.notify_one();
     }
 

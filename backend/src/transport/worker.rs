@@ -59,8 +59,11 @@ pub(super) struct Worker {
     pub(super) wheel: RefCell<Wheel<(SubscriberId, Due)>>,
     /// The one read buffer of all connections that have no part of a frame waiting.
     pub(super) scratch: RefCell<BytesMut>,
-    /// Heads are to be compared at once.
+    /// All heads are to be compared at once.
     pub(super) compare_now: Notify,
+    /// Connections whose heads are to be compared, and the sign that there are some.
+    pub(super) to_compare: RefCell<Vec<Rc<Connection>>>,
+    pub(super) compare_these: Notify,
     /// For those who have just come and need the store: many at once wait here, not in front of everybody else's reads.
     pub(super) arrivals: Semaphore,
     number: u16,
@@ -91,6 +94,8 @@ impl Worker {
             wheel: RefCell::new(Wheel::new(longest)),
             scratch: RefCell::default(),
             compare_now: Notify::new(),
+            to_compare: RefCell::default(),
+            compare_these: Notify::new(),
             arrivals: Semaphore::new(ARRIVALS_AT_ONCE),
             may_push: Cell::new(false),
             gated: RefCell::default(),
@@ -101,6 +106,7 @@ impl Worker {
         });
         keep_up(worker.clone().run());
         keep_up(worker.clone().compare_heads());
+        keep_up(worker.clone().compare_asked());
         Some(worker)
     }
 
@@ -184,6 +190,10 @@ impl Worker {
                 let Some(session) = &mut state.session else { return };
                 session.answered(reference, result.map(node_frame::Frame::Accepted), &mut outputs);
                 state.wake_reader();
+            }
+            Item::CompareHead => {
+                self.to_compare.borrow_mut().push(connection.clone());
+                return self.compare_these.notify_one();
             }
             Item::HelloChanged => return self.hello_changed(connection),
             Item::Close(code) => return self.close(connection, Some(code)),
