@@ -1,7 +1,8 @@
 //! What the node knows and its database does not: one random secret in a file of its own, and the keys derived from it.
 //!
 //! A copy of the database alone therefore can't be used to guess passwords (pepper), to find a message's sender by its
-//! `client_message_id` (idempotency key) or to read stored answers (answer key). Nothing here opens message content.
+//! `client_message_id` (idempotency key) or to read stored answers (answer key), and whoever holds Redis can't forge what nodes tell each
+//! other (relay key; nodes of a cluster share the file). Nothing here opens message content.
 //! Losing the file makes every password and every stored answer useless, so it belongs into the same backup plan, in another place.
 
 use std::{
@@ -58,6 +59,7 @@ pub struct Secrets {
     pepper: [u8; SECRET_LEN],
     idempotency_key: [u8; SECRET_LEN],
     answer_key: [u8; SECRET_LEN],
+    relay_key: [u8; SECRET_LEN],
 }
 
 impl Secrets {
@@ -113,6 +115,7 @@ impl Secrets {
             pepper: key("martlet/v1/password pepper\0"),
             idempotency_key: key("martlet/v1/idempotency key\0"),
             answer_key: key("martlet/v1/answer key\0"),
+            relay_key: key("martlet/v1/relay key\0"),
         }
     }
 
@@ -132,6 +135,12 @@ impl Secrets {
     #[must_use]
     pub fn answer_key(&self) -> &[u8; SECRET_LEN] {
         &self.answer_key
+    }
+
+    /// MACs what nodes tell each other.
+    #[must_use]
+    pub fn relay_key(&self) -> &[u8; SECRET_LEN] {
+        &self.relay_key
     }
 }
 
@@ -186,6 +195,7 @@ mod tests {
         assert_eq!(first.pepper(), second.pepper());
         assert_ne!(first.pepper(), first.idempotency_key());
         assert_ne!(first.idempotency_key(), first.answer_key());
+        assert_ne!(first.answer_key(), first.relay_key());
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub enum SendError {
     /// A suite that some recipient's list does not name.
     #[error("suite {0} is not listed by every member's devices")]
     SuiteUnknown(u32),
-    /// A lifetime over the mailbox's retention.
-    #[error("a lifetime of {given_s} s is over the {allowed_s} s that mailboxes keep")]
+    /// A lifetime over the mailbox's retention, or over what an ephemeral message may have.
+    #[error("a lifetime of {given_s} s is over the {allowed_s} s that are allowed")]
     LifetimeInvalid {
         /// What came, in seconds.
         given_s: u64,
