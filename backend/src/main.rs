@@ -107,7 +107,7 @@ impl Settings {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let (settings, run): (Settings, fn(Loaded) -> ExitCode) = match Arguments::parse().command {
         Command::Serve { settings } => (settings, serve),
         Command::Config { defaults: true, .. } => return show(&config::defaults()),

@@ -15,7 +15,11 @@ use actix_http::HttpService;
 use actix_server::{Server, ServerHandle};
 use actix_service::map_config;
 use actix_web::{App, HttpResponse, HttpServer, dev::AppConfig, http::StatusCode, web};
-use martlet_storage::{Db, StorageError, store};
+use martlet_storage::{
+    Db, StorageError,
+    planted::{self, Bug},
+    sends, store,
+};
 use rand::Rng as _;
 use subtle::ConstantTimeEq as _;
 use tokio::task::{self, JoinHandle};
@@ -67,7 +71,9 @@ pub enum StartError {
     #[error("another node runs as {0} on this database; set cluster.node_id to a name of its own")]
     NodeIdTaken(String),
     /// The store was made with another secret.
-    #[error("{0} is not the secret that the store was made with; copy the file from another node (storage.secret_file)")]
+    #[error(
+        "{0} is not the secret that the store was made with; copy the file from another node (storage.secret_file)"
+    )]
     OtherSecret(PathBuf),
     /// The password hash's cost is not possible.
     #[error(transparent)]
@@ -207,6 +213,9 @@ async fn open_store(config: &Config) -> Result<(Db, Secrets), StartError> {
     let open = config.db_config();
     // Migrations may take their time.
     let db = task::spawn_blocking(move || Db::open(&open)).await.map_err(io::Error::other)??;
+    if planted::is(Bug::ForgottenAnswers) {
+        db.write(sends::planted::at_start).await?;
+    }
     let facts = db.read(store::facts).await?;
     let secrets = match early {
         Some(secrets) => secrets,
