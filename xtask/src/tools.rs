@@ -1,6 +1,6 @@
 //! Programs that the tests need and Rust doesn't bring: which, why, and how they get here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -15,11 +15,25 @@ struct Tool {
 }
 
 /// Everything the tests need. An entry goes when its last test goes.
-const TOOLS: &[Tool] = &[Tool {
-    program: "strace",
-    package: "strace",
-    why: "the durability test watches the node's system calls: fdatasync before every answer",
-}];
+const TOOLS: &[Tool] = &[
+    Tool {
+        program: "strace",
+        package: "strace",
+        why: "the durability test watches the node's system calls: fdatasync before every answer",
+    },
+    Tool {
+        program: "postgres",
+        package: "postgresql",
+        why: "the store of a cluster; tests start their own, and Debian's is not used",
+    },
+    Tool {
+        program: "redis-server",
+        package: "redis-server",
+        why: "what the nodes of a cluster tell each other goes by it",
+    },
+    Tool { program: "redis-cli", package: "redis-tools", why: "tests look into Redis, and make a Redis Cluster" },
+    Tool { program: "nginx", package: "nginx", why: "the configuration in nginx/ is tested with the real one" },
+];
 
 /// Installs what is missing, after saying what and why.
 ///
@@ -27,7 +41,7 @@ const TOOLS: &[Tool] = &[Tool {
 /// Something is missing and can't be installed; the message says what to do by hand.
 pub fn install() -> Result<()> {
     components()?;
-    let missing: Vec<_> = TOOLS.iter().filter(|tool| !on_path(tool.program)).collect();
+    let missing: Vec<_> = TOOLS.iter().filter(|tool| !installed(tool.program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -77,4 +91,11 @@ fn components() -> Result<()> {
 pub fn on_path(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':').any(|folder| Path::new(folder).join(program).is_file())
+}
+
+/// Whether a program is installed: on the path, with the administrators' programs, or where Debian keeps PostgreSQL's.
+fn installed(program: &str) -> bool {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders = versions.map(|version| version.path().join("bin")).chain([PathBuf::from("/usr/sbin")]);
+    on_path(program) || folders.any(|folder| folder.join(program).is_file())
 }

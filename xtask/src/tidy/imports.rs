@@ -34,8 +34,9 @@ pub const CRATES: &[Module] = &[
     module("backend", &["protocol", "storage"], "the node"),
     module("client", &["protocol"], "SDK and messenger"),
     module("loadtest", &["protocol", "client"], "load generator"),
-    module("e2e", &["protocol", "storage", "backend", "client", "loadtest"], "tests over several processes"),
-    module("xtask", &[], "the project's own commands"),
+    module("servers", &[], "real PostgreSQL, Redis and nginx for tests and `cargo xtask`"),
+    module("e2e", &["protocol", "storage", "backend", "client", "loadtest", "servers"], "tests over several processes"),
+    module("xtask", &["servers"], "the project's own commands"),
 ];
 
 /// What every module of the node may import, unless it is one of these: then those before it.
