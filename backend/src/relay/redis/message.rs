@@ -8,7 +8,7 @@
 //! A recorded message can be played again; what it then does is each kind's matter. Numbers are big-endian. Knows nothing of Redis.
 
 use bytes::Bytes;
-use hmac::{Hmac, Mac as _};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use martlet_protocol::wire;
 use prost::Message as _;
 use sha2::Sha256;
