@@ -26,6 +26,10 @@ pub fn refused(config: &Config) -> Vec<ConfigError> {
         pings(config),
         send_burst(config),
         ephemeral_burst(config),
+        reconnects(config),
+        several_servers(config),
+        relay_alone(config),
+        replicas_alone(config),
     ]
     .into_iter()
     .flatten()
@@ -137,6 +141,22 @@ fn reconnects(config: &Config) -> Option<ConfigError> {
     }
     let why = format!("the first pause of {min:?} is longer than the longest of {max:?}; lower the first");
     refuse(["relay.reconnect_min", "relay.reconnect_max"], why)
+}
+
+/// Nodes that don't share a database have nothing to tell each other.
+fn relay_alone(config: &Config) -> Option<ConfigError> {
+    if config.relay.redis_url.is_none() || config.storage.is_shared() {
+        return None;
+    }
+    let why = "nodes talk through Redis only if they share a database; set the second, or leave the first empty".to_owned();
+    refuse(["relay.redis_url", "storage.database_url"], why)
+}
+
+fn replicas_alone(config: &Config) -> Option<ConfigError> {
+    if config.storage.replica_urls.is_empty() || config.storage.is_shared() {
+        return None;
+    }
+    refuse(["storage.replica_urls", "storage.database_url"], "replicas of no database; set the second".to_owned())
 }
 
 fn several_servers(config: &Config) -> Option<ConfigError> {

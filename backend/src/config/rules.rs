@@ -8,6 +8,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use martlet_storage::DatabaseUrl;
+
 use super::secret::SecretUrl;
 
 /// How one key's values are written.
@@ -38,8 +40,14 @@ pub struct WebOrigin;
 pub struct Filter;
 /// Addresses of Redis, separated by commas, or nothing.
 pub struct RedisUrls;
+/// Address of a PostgreSQL database, or nothing.
+pub struct Database;
+/// Addresses of PostgreSQL databases, separated by commas, or nothing.
+pub struct Databases;
 /// A name, as services have them.
 pub struct Name;
+/// As [`Name`], or nothing.
+pub struct OptionalName;
 /// A file of this machine, or nothing.
 pub struct OptionalPath;
 /// One of a few words.
@@ -237,6 +245,53 @@ impl Rule<Option<SecretUrl>> for RedisUrls {
     }
 }
 
+const DATABASE: &str = "\"postgres://user:password@host:5432/database\" (with ?sslmode=require for TLS)";
+
+impl Rule<Option<DatabaseUrl>> for Database {
+    fn read(&self, text: &str) -> Option<Option<DatabaseUrl>> {
+        if text.is_empty() { Some(None) } else { DatabaseUrl::new(text).map(Some) }
+    }
+
+    fn write(&self, value: &Option<DatabaseUrl>) -> String {
+        quoted(&value.as_ref().map(ToString::to_string).unwrap_or_default())
+    }
+
+    fn allowed(&self) -> String {
+        format!("{DATABASE}, or \"\" for none")
+    }
+}
+
+impl Rule<Vec<DatabaseUrl>> for Databases {
+    fn read(&self, text: &str) -> Option<Vec<DatabaseUrl>> {
+        if text.is_empty() {
+            return Some(Vec::new());
+        }
+        text.split(',').map(|part| DatabaseUrl::new(part.trim())).collect()
+    }
+
+    fn write(&self, value: &Vec<DatabaseUrl>) -> String {
+        quoted(&value.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+    }
+
+    fn allowed(&self) -> String {
+        format!("{DATABASE}; several with commas between; or \"\" for none")
+    }
+}
+
+impl Rule<String> for OptionalName {
+    fn read(&self, text: &str) -> Option<String> {
+        if text.is_empty() { Some(String::new()) } else { Name.read(text) }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+
+    fn allowed(&self) -> String {
+        format!("{}, or \"\" for none", Name.allowed())
+    }
+}
+
 impl Rule<String> for Name {
     fn read(&self, text: &str) -> Option<String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -382,5 +437,9 @@ mod tests {
         assert_eq!(RedisUrls.read("redis://localhost,http://example.org"), None);
         assert_eq!(RedisUrls.read("redis://"), None);
         assert_eq!(Name.read("my master"), None);
+        assert_eq!(OptionalName.read(""), Some(String::new()));
+        assert!(Database.read("postgres://u:p@db/chat").is_some_and(|url| url.is_some()));
+        assert_eq!(Database.read("mysql://db/chat"), None);
+        assert_eq!(Databases.read("postgres://a/x, postgres://b/x").map(|urls| urls.len()), Some(2));
     }
 }

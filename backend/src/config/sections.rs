@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use martlet_storage::DatabaseUrl;
+
 use super::rules::{
-    Address, Bytes, Count, Filter, Name, OneOf, OptionalPath, Path, RedisUrls, Switch, Time, WebOrigin, days, hours, kib,
+    Address, Bytes, Count, Database, Databases, Filter, Name, OneOf, OptionalName, OptionalPath, Path, RedisUrls, Switch, Time, WebOrigin, days, hours, kib,
     mib, millis, minutes, secs,
 };
 use super::secret::SecretUrl;
@@ -63,6 +65,7 @@ const RATE: Count<u32> = Count(0..=1_000_000);
 config! {
     server: Server,
     storage: Storage,
+    cluster: Cluster,
     accounts: Accounts,
     prekeys: Prekeys,
     conversations: Conversations,
@@ -97,15 +100,38 @@ section! {
 section! {
     /// Where and how safely data is kept.
     Storage as "storage" {
-        /// Directory of the database and of the node's secret. It is made at the first start.
+        /// Directory of the embedded database and of the node's secret. It is made at the first start.
         data_dir: PathBuf = PathBuf::from("data"), Path;
+        /// The PostgreSQL database (15 or newer) that the nodes of a cluster share, in place of the embedded one. The password is not shown
+        /// by `martlet config`; better than in a file it stands in the environment (MARTLET__STORAGE__DATABASE_URL).
+        database_url: Option<DatabaseUrl> = None, Database;
+        /// Read replicas of that database. Mailboxes are read from them where they can't be behind; anything else asks the primary.
+        replica_urls: Vec<DatabaseUrl> = Vec::new(), Databases;
+        /// File of the secret that all nodes of a cluster share: copy it from the first node to the others. Without it, it is node.secret in
+        /// data_dir.
+        secret_file: Option<PathBuf> = None, OptionalPath;
         /// "full": every commit is on disk before a send is answered. "normal": a power loss can take answered sends with it (the
         /// process alone may crash safely); say so to your users if you choose it.
         durability: Durability = Durability::Full, DURABILITY;
-        /// Connections that read the store beside the one that writes.
+        /// Connections that read the store.
         read_connections: usize = 4, Count(1..=256);
+        /// Connections to PostgreSQL that write what is no message: accounts, keys, acks. The embedded database has one for everything.
+        write_connections: usize = 4, Count(1..=256);
         /// How long a request waits for its turn at the store before it is refused with the code `busy`.
         wait: Duration = secs(5), Time(millis(10)..=minutes(1));
+        /// How long PostgreSQL may take to connect or to answer. Past it a request is refused with the code `unavailable`; a send, whose
+        /// outcome is then not known, is to be repeated.
+        timeout: Duration = secs(10), Time(secs(1)..=minutes(5));
+    }
+}
+
+section! {
+    /// What nodes that share a database must agree upon.
+    Cluster as "cluster" {
+        /// This node's name, in health and logs; no two nodes may have the same. Without one it is the machine's name and the port.
+        node_id: String = String::new(), OptionalName;
+        /// How far this machine's clock may be from the database's before health says so.
+        max_clock_difference: Duration = secs(5), Time(millis(100)..=hours(1));
     }
 }
 
@@ -168,6 +194,9 @@ section! {
         max_header_bytes: usize = 1024, Bytes(85..=kib(64));
         /// Sends that share one transaction at most.
         commit_max_sends: usize = 500, Count(1..=10_000);
+        /// Threads that commit sends to PostgreSQL, each with a connection of its own; a device's sends stay with one. The embedded
+        /// database has one.
+        commit_writers: usize = 2, Count(1..=16);
         /// How long a send may wait for others to share its transaction with.
         commit_max_delay: Duration = millis(1), Time(millis(0)..=secs(1));
         /// Sends that wait for their commit at most; further ones are refused with the code `busy`.

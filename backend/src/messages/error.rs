@@ -83,6 +83,7 @@ impl SendError {
             Self::RateLimited(_) => Code::RateLimited,
             Self::Busy | Self::Storage(StorageError::Busy) => Code::Busy,
             Self::ShuttingDown | Self::OutcomeUnknown => Code::Unavailable,
+            Self::Storage(error) if error.may_pass() => Code::Unavailable,
             Self::Storage(_) => Code::Internal,
             Self::Accounts(error) => error.code(),
         }

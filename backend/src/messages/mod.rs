@@ -19,9 +19,9 @@ mod seal;
 use std::{io, sync::Arc};
 
 use martlet_protocol::wire;
-use martlet_storage::Db;
+use martlet_storage::{Db, DeviceKey};
 use rand::{SeedableRng as _, rngs::StdRng};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time};
 
 use crate::{
     accounts::{Accounts, DeviceIdentity},
@@ -98,7 +98,7 @@ impl Messages {
         let answers = Arc::new(Answers::new(parts.secrets));
         let directory = Directory::new(parts.db.clone());
         let explainer = Explainer::new(directory.clone(), parts.accounts, parts.db.clone(), parts.clock.clone());
-        let committer = Committer::start(commit::Parts {
+        let committer = Committer::start(&commit::Parts {
             config: parts.config.clone(),
             clock: parts.clock.clone(),
             db: parts.db,
@@ -127,8 +127,8 @@ impl Messages {
         let inner = &*self.0;
         let key = inner.answers.request_key(&sender.device_id, &request);
         match inner.prepare(sender, request, &key).await {
-            Ok(prepared) => inner.committer.enqueue(Job::Send(Box::new(SendJob { prepared, reply }))),
-            Err(refused) => reply(inner.first_answer_or(refused, key).await),
+            Ok(prepared) => inner.committer.enqueue(sender.device_key, Job::Send(Box::new(SendJob { prepared, reply }))),
+            Err(refused) => reply(inner.first_answer_or(refused, sender.device_key, key).await),
         }
     }
 
@@ -139,8 +139,13 @@ impl Messages {
     pub async fn send(&self, sender: DeviceIdentity, request: wire::SendRequest) -> Result<wire::Accepted, SendError> {
         let (tx, rx) = oneshot::channel();
         // A caller that went away doesn't hear; its retry will.
-        self.submit(sender, request, Box::new(move |outcome| drop(tx.send(outcome)))).await;
-        rx.await.unwrap_or(Err(SendError::ShuttingDown))
+        let submitted = async {
+            self.submit(sender, request, Box::new(move |outcome| drop(tx.send(outcome)))).await;
+            rx.await.unwrap_or(Err(SendError::ShuttingDown))
+        };
+        // The commit itself goes on, so that a retry finds its answer. Twice: a batch may wait behind one that waits for the store.
+        let patience = 2 * self.0.config.storage.timeout;
+        time::timeout(patience, submitted).await.unwrap_or(Err(SendError::OutcomeUnknown))
     }
 
     /// Takes an ephemeral message all the way: sealed to each device and handed to those that are connected. Nothing is stored.
@@ -212,12 +217,17 @@ impl Inner {
 
     /// A retry gets the first answer even if it would be refused now. The question goes through the commit queue, so that a first
     /// attempt which still stands in it is answered before "not committed" is said.
-    async fn first_answer_or(&self, refused: SendError, key: RequestKey) -> Result<wire::Accepted, SendError> {
+    async fn first_answer_or(
+        &self,
+        refused: SendError,
+        sender: DeviceKey,
+        key: RequestKey,
+    ) -> Result<wire::Accepted, SendError> {
         if !refused.may_have_been_accepted_before() {
             return Err(refused);
         }
         let (tx, rx) = oneshot::channel();
-        self.committer.enqueue(Job::Probe { key, found: tx });
+        self.committer.enqueue(sender, Job::Probe { key, found: tx });
         match rx.await {
             Ok(Some(first)) => first,
             Ok(None) => Err(refused),

@@ -11,10 +11,10 @@ pub enum StorageError {
     #[error("the store is busy")]
     Busy,
     /// The database can't be reached, was shut down, or did not answer in time. What was asked of a write may have been done or not.
-    #[error("the database is not available: {0}")]
+    #[error("the store can't be reached")]
     Unavailable(String),
     /// Other transactions were in the way (a deadlock, a lock that took too long). Nothing was done; a retry may succeed.
-    #[error("the database gave way to another transaction: {0}")]
+    #[error("the store gave way to another request")]
     Contended(String),
     /// The database refused or failed.
     #[error("database: {0}")]
@@ -57,6 +57,15 @@ impl StorageError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Busy | Self::Unavailable(_) | Self::Contended(_))
+    }
+
+    /// For an operator: with what the database said, which is nobody else's business.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Unavailable(said) | Self::Contended(said) => format!("{self}: {said}"),
+            _ => self.to_string(),
+        }
     }
 }
 

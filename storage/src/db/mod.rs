@@ -31,6 +31,7 @@ mod purge;
 mod schema;
 pub mod sends;
 mod sqlite;
+pub mod store;
 pub mod sweep;
 pub mod tickets;
 pub mod tokens;
