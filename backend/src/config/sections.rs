@@ -9,10 +9,10 @@ use std::time::Duration;
 use martlet_storage::DatabaseUrl;
 
 use super::rules::{
-    Address, Bytes, Count, Database, Databases, Filter, Name, OneOf, OptionalName, OptionalPath, Path, RedisUrls, Switch, Time, WebOrigin, days, hours, kib,
-    mib, millis, minutes, secs,
+    Address, Bytes, Count, Database, Databases, Filter, Name, OneOf, OptionalName, OptionalPath, Path, Switch, Time,
+    WebOrigin, days, hours, kib, mib, millis, minutes, secs,
 };
-use super::secret::SecretUrl;
+use super::secret::{RedisUrls, SecretUrl};
 
 /// How safely the store writes before a send is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

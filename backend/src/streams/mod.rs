@@ -23,7 +23,12 @@ use tokio::{
 };
 
 pub use crate::subscribers::{LiveEntry, LiveItem, Whisper};
-use crate::{clock::Clock, config::Config, relay::{self, Relay}, subscribers::Subscribers};
+use crate::{
+    clock::Clock,
+    config::Config,
+    relay::{self, Relay},
+    subscribers::Subscribers,
+};
 use acks::Acks;
 use gate::{Gate, Moment};
 pub use mailboxes::MailboxRange;
@@ -77,13 +82,7 @@ impl Streams {
 
     /// With a relay that tells other nodes, of the same subscribers.
     #[must_use]
-    pub fn with_relay(
-        db: Db,
-        config: Arc<Config>,
-        clock: Clock,
-        subscribers: Arc<Subscribers>,
-        relay: Relay,
-    ) -> Self {
+    pub fn with_relay(db: Db, config: Arc<Config>, clock: Clock, subscribers: Arc<Subscribers>, relay: Relay) -> Self {
         Self(Arc::new(Inner {
             control_hint: relay.control_hint(),
             relay,

@@ -177,7 +177,9 @@ mod tests {
         let behind_now = |ms: u64| Now { wall_ms: 940_000 + ms, steady: Duration::from_millis(ms) };
         let mut behind = holding(behind_now(10_000), 2);
         let first = behind.claim(DEVICE, behind_now(10_000)).expect("held");
-        let Verdict::Contradict(wrong) = ahead.heard(DEVICE, &first, at(10_001)) else { panic!("its number is higher") };
+        let Verdict::Contradict(wrong) = ahead.heard(DEVICE, &first, at(10_001)) else {
+            panic!("its number is higher")
+        };
         let Verdict::Contradict(second) = behind.heard(DEVICE, &wrong, behind_now(10_002)) else { panic!("younger") };
         assert_eq!(ahead.heard(DEVICE, &second, at(10_003)), Verdict::GiveUp(id(0)));
     }
@@ -187,7 +189,10 @@ mod tests {
         let mut claims = holding(at(5), 1);
         assert!(!claims.hold(DEVICE, id(0), at(6), 2));
         let before = claims.claim(DEVICE, at(7)).expect("held");
-        assert!(claims.hold(DEVICE, id(1), Now { wall_ms: 1, ..at(8) }, 3), "another socket, and the time was set back");
+        assert!(
+            claims.hold(DEVICE, id(1), Now { wall_ms: 1, ..at(8) }, 3),
+            "another socket, and the time was set back"
+        );
         assert!(claims.claim(DEVICE, at(8)).expect("held").connected_at_ms > before.connected_at_ms);
         claims.release(DEVICE);
         assert_eq!(claims.claim(DEVICE, at(9)), None);

@@ -22,17 +22,21 @@ pub(super) fn explain(error: &RedisError, kind: RedisKind) -> String {
     } else if is("MOVED") || is("CROSSSLOT") {
         "this Redis is a cluster: set relay.redis_kind = \"cluster\"".to_owned()
     } else if is("CLUSTERDOWN") || error.kind() == ErrorKind::ClusterConnectionNotFound {
-        "the Redis Cluster is not whole, or none of its nodes in relay.redis_url can be reached: see CLUSTER INFO".to_owned()
+        "the Redis Cluster is not whole, or none of its nodes in relay.redis_url can be reached: see CLUSTER INFO"
+            .to_owned()
     } else if matches!(
         error.kind(),
         ErrorKind::MasterNameNotFoundBySentinel | ErrorKind::NoValidReplicasFoundBySentinel
     ) {
-        "the Sentinels know no working master of this name: correct relay.redis_master, or see SENTINEL MASTERS".to_owned()
+        "the Sentinels know no working master of this name: correct relay.redis_master, or see SENTINEL MASTERS"
+            .to_owned()
     } else if error.kind() == ErrorKind::RESP3NotSupported || is("unknown command 'HELLO'") || is("NOPROTO") {
         "this Redis is too old: use version 6 or newer (7 for a cluster)".to_owned()
     } else if is("unknown command") {
         match kind {
-            RedisKind::Single => "this server does not know a command that nodes need; is it a Sentinel? Then set relay.redis_kind",
+            RedisKind::Single => {
+                "this server does not know a command that nodes need; is it a Sentinel? Then set relay.redis_kind"
+            }
             RedisKind::Cluster => "this Redis has no sharded channels: use version 7 or newer for a cluster",
             RedisKind::Sentinel => "what answers is no Sentinel: correct relay.redis_url or relay.redis_kind",
         }

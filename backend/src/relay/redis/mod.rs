@@ -255,9 +255,8 @@ impl Inner {
         self.counts.bad();
         let (now_ms, before_ms) = (self.steady_ms(), self.logged_at_ms.load(Ordering::Relaxed));
         let quiet = before_ms != 0 && u128::from(now_ms.saturating_sub(before_ms)) < QUIET.as_millis();
-        let unchanged = || {
-            self.logged_at_ms.compare_exchange(before_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        };
+        let unchanged =
+            || self.logged_at_ms.compare_exchange(before_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if !quiet && unchanged() {
             tracing::warn!(reason = %bad, "a relay message was not believed (said once a minute)");
         }

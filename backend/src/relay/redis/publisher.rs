@@ -151,7 +151,9 @@ impl Hashes {
 fn relayed(entry: &LiveEntry, inline_content_bytes: usize, hashes: &mut Hashes) -> wire::RelayEntry {
     let item = match &entry.item {
         LiveItem::Gap(gap) => relay_entry::Item::Gap(*gap),
-        LiveItem::Entry(entry) if entry.content.len() <= inline_content_bytes => relay_entry::Item::Entry(entry.clone()),
+        LiveItem::Entry(entry) if entry.content.len() <= inline_content_bytes => {
+            relay_entry::Item::Entry(entry.clone())
+        }
         LiveItem::Entry(entry) => relay_entry::Item::Large(wire::RelayLargeEntry {
             seq: entry.seq,
             entry_id: entry.entry_id.clone(),

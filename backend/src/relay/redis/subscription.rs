@@ -42,8 +42,7 @@ struct Follower {
 
 /// Subscribes until the node stops.
 pub(super) async fn run(inner: Arc<Inner>, changes: Arc<Changes>, mut stop: Stop) {
-    let mut follower =
-        Follower { inner: inner.clone(), changes, pending: HashSet::new(), subscribed: HashSet::new() };
+    let mut follower = Follower { inner: inner.clone(), changes, pending: HashSet::new(), subscribed: HashSet::new() };
     let mut attempt = 0;
     loop {
         let lost = tokio::select! {
@@ -209,9 +208,8 @@ impl Inner {
     fn claim(&self, devices: &[DeviceKey]) {
         let now = self.now();
         let claims = self.claims.lock();
-        let held = |device_key: &DeviceKey| {
-            claims.claim(*device_key, now).map(|claim| Outgoing::Claim(*device_key, claim))
-        };
+        let held =
+            |device_key: &DeviceKey| claims.claim(*device_key, now).map(|claim| Outgoing::Claim(*device_key, claim));
         self.queue.put(devices.iter().filter_map(held).collect::<Vec<_>>());
     }
 }
