@@ -8,8 +8,6 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use martlet_storage::DatabaseUrl;
-
 /// How one key's values are written.
 pub trait Rule<T> {
     /// The value that `text` stands for, or `None` if it is not allowed.
@@ -36,10 +34,6 @@ pub struct Switch;
 pub struct WebOrigin;
 /// A filter of log lines.
 pub struct Filter;
-/// Address of a PostgreSQL database, or nothing.
-pub struct Database;
-/// Addresses of PostgreSQL databases, separated by commas, or nothing.
-pub struct Databases;
 /// A name, as services have them.
 pub struct Name;
 /// As [`Name`], or nothing.
@@ -219,6 +213,20 @@ impl Rule<Option<String>> for WebOrigin {
     }
 }
 
+impl Rule<String> for OptionalName {
+    fn read(&self, text: &str) -> Option<String> {
+        if text.is_empty() { Some(String::new()) } else { Name.read(text) }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+
+    fn allowed(&self) -> String {
+        format!("{}, or \"\" for none", Name.allowed())
+    }
+}
+
 impl Rule<String> for Name {
     fn read(&self, text: &str) -> Option<String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -362,8 +370,5 @@ mod tests {
         assert_eq!(WebOrigin.read("chat.example.org"), None);
         assert_eq!(Name.read("my master"), None);
         assert_eq!(OptionalName.read(""), Some(String::new()));
-        assert!(Database.read("postgres://u:p@db/chat").is_some_and(|url| url.is_some()));
-        assert_eq!(Database.read("mysql://db/chat"), None);
-        assert_eq!(Databases.read("postgres://a/x, postgres://b/x").map(|urls| urls.len()), Some(2));
     }
 }

@@ -4,8 +4,6 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::rules::{Rule, quoted};
-
 /// What stands in place of a password.
 const HIDDEN: &str = "***";
 
@@ -35,78 +33,6 @@ impl fmt::Display for SecretUrl {
 impl fmt::Debug for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{self}\"")
-    }
-}
-
-/// Addresses of Redis, separated by commas, or nothing.
-pub(super) struct RedisUrls;
-
-impl Rule<Option<SecretUrl>> for RedisUrls {
-    fn read(&self, text: &str) -> Option<Option<SecretUrl>> {
-        if text.is_empty() {
-            return Some(None);
-        }
-        let parses = |part: &str| {
-            let known = part.starts_with("redis://") || part.starts_with("rediss://");
-            known && redis::parse_redis_url(part).is_some_and(|url| url.has_host())
-        };
-        text.split(',').map(str::trim).all(parses).then(|| Some(SecretUrl::new(text)))
-    }
-
-    fn write(&self, value: &Option<SecretUrl>) -> String {
-        quoted(&value.as_ref().map(ToString::to_string).unwrap_or_default())
-    }
-
-    fn allowed(&self) -> String {
-        "\"redis://host:port\", or \"rediss://user:password@host:port\" with TLS; several with commas between; or \"\" for none"
-            .into()
-    }
-}
-
-const DATABASE: &str = "\"postgres://user:password@host:5432/database\" (with ?sslmode=require for TLS)";
-
-impl Rule<Option<DatabaseUrl>> for Database {
-    fn read(&self, text: &str) -> Option<Option<DatabaseUrl>> {
-        if text.is_empty() { Some(None) } else { DatabaseUrl::new(text).map(Some) }
-    }
-
-    fn write(&self, value: &Option<DatabaseUrl>) -> String {
-        quoted(&value.as_ref().map(ToString::to_string).unwrap_or_default())
-    }
-
-    fn allowed(&self) -> String {
-        format!("{DATABASE}, or \"\" for none")
-    }
-}
-
-impl Rule<Vec<DatabaseUrl>> for Databases {
-    fn read(&self, text: &str) -> Option<Vec<DatabaseUrl>> {
-        if text.is_empty() {
-            return Some(Vec::new());
-        }
-        text.split(',').map(|part| DatabaseUrl::new(part.trim())).collect()
-    }
-
-    fn write(&self, value: &Vec<DatabaseUrl>) -> String {
-        quoted(&value.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
-    }
-
-    fn allowed(&self) -> String {
-        format!("{DATABASE}; several with commas between; or \"\" for none")
-    }
-}
-
-impl Rule<String> for OptionalName {
-    fn read(&self, text: &str) -> Option<String> {
-        if text.is_empty() { Some(String::new()) } else { Name.read(text) }
-    }
-
-    fn write(&self, value: &String) -> String {
-        quoted(value)
-    }
-
-    fn allowed(&self) -> String {
-        format!("{}, or \"\" for none", Name.allowed())
     }
 }
 
@@ -148,17 +74,6 @@ mod tests {
         assert_eq!(shown("redis://a:s@h:1,redis://b:s,e/c@@h:2"), "redis://a:***@h:1,redis://b:***@h:2");
         assert_eq!(format!("{:?}", SecretUrl::new("redis://u:secret@h")), "\"redis://u:***@h\"");
         assert_eq!(shown("no address at all"), "no address at all");
-    }
-
-    #[test]
-    fn only_addresses_of_redis_are_allowed() {
-        assert!(
-            RedisUrls.read("redis://localhost:6379, rediss://u:p@example.org:6380/1").is_some_and(|url| url.is_some())
-        );
-        assert_eq!(RedisUrls.read(""), Some(None));
-        for wrong in ["redis://localhost,http://example.org", "redis://", "localhost:6379", "redis://a,"] {
-            assert_eq!(RedisUrls.read(wrong), None, "{wrong}");
-        }
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use martlet_storage::DatabaseUrl;
 
+use super::addresses::{Database, Databases, RedisUrls};
 use super::rules::{
-    Address, Bytes, Count, Database, Databases, Filter, Name, OneOf, OptionalName, OptionalPath, Path, Switch, Time,
-    WebOrigin, days, hours, kib, mib, millis, minutes, secs,
+    Address, Bytes, Count, Filter, Name, OneOf, OptionalName, OptionalPath, Path, Switch, Time, WebOrigin, days, hours,
+    kib, mib, millis, minutes, secs,
 };
-use super::secret::{RedisUrls, SecretUrl};
+use super::secret::SecretUrl;
 
 /// How safely the store writes before a send is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

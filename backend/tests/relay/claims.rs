@@ -5,7 +5,7 @@ use martlet_servers::Redis;
 
 use crate::world::{Came, TestRelay, entry, own_devices};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_newer_socket_on_another_node_closes_the_older_one_and_stays() {
     let (first, second) = tokio::join!(TestRelay::start(), TestRelay::start());
     let device = own_devices(1)[0];
@@ -22,7 +22,7 @@ async fn a_newer_socket_on_another_node_closes_the_older_one_and_stays() {
     assert!(!first.came(back).contains(&Came::Close(close::REPLACED)));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_device_that_moved_while_redis_was_down_keeps_its_newer_socket_only() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut redis = Redis::start(folder.path()).expect("Redis starts");

@@ -10,7 +10,7 @@ use tokio::time;
 
 use crate::world::{Came, TestRelay, entry, own_devices};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn what_one_node_commits_reaches_the_device_on_the_other_in_order() {
     let (here, there) = tokio::join!(TestRelay::start(), TestRelay::start());
     let device = own_devices(1)[0];
@@ -29,7 +29,7 @@ async fn what_one_node_commits_reaches_the_device_on_the_other_in_order() {
     assert_eq!(there.statistics().bad, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_device_on_the_same_node_gets_it_at_once_and_once() {
     let here = TestRelay::start().await;
     let device = own_devices(1)[0];
@@ -45,7 +45,7 @@ async fn a_device_on_the_same_node_gets_it_at_once_and_once() {
     assert_eq!(here.seqs(id), [1, 2]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn thousands_of_devices_are_subscribed_to_in_batches_and_each_is_compared_once() {
     let (here, there) = tokio::join!(TestRelay::start(), TestRelay::start());
     let devices = own_devices(1300);
@@ -61,7 +61,7 @@ async fn thousands_of_devices_are_subscribed_to_in_batches_and_each_is_compared_
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn who_left_is_unsubscribed_and_who_came_back_at_once_is_not() {
     let (here, there) = tokio::join!(TestRelay::start(), TestRelay::start());
     let devices = own_devices(2);
@@ -87,7 +87,7 @@ async fn who_left_is_unsubscribed_and_who_came_back_at_once_is_not() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn whispers_and_control_hints_pass_and_what_has_expired_does_not() {
     let (here, there) = tokio::join!(TestRelay::start(), TestRelay::start());
     let device_key = own_devices(1)[0];

@@ -58,7 +58,7 @@ impl World {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_redis_that_was_killed_and_comes_back_is_subscribed_to_again_and_all_is_compared() {
     let (mut world, _proxy) = World::new(hasty).await;
     world.works(1).await;
@@ -75,7 +75,7 @@ async fn a_redis_that_was_killed_and_comes_back_is_subscribed_to_again_and_all_i
     assert!(world.here.statistics().left_out > 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn connections_that_redis_kills_are_made_anew() {
     let (world, _proxy) = World::new(hasty).await;
     for seq in 1..=3 {
@@ -89,7 +89,7 @@ async fn connections_that_redis_kills_are_made_anew() {
     assert!(world.there.statistics().lost >= 3);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_line_on_which_nothing_moves_is_given_up_and_found_again() {
     let (world, proxy) = World::new(hasty).await;
     proxy.stall().expect("stalled");
@@ -101,7 +101,7 @@ async fn a_line_on_which_nothing_moves_is_given_up_and_found_again() {
     world.works(2).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_redis_that_sleeps_is_lost_and_found() {
     let (world, _proxy) = World::new(hasty).await;
     let port = world.redis.port();
@@ -113,7 +113,7 @@ async fn a_redis_that_sleeps_is_lost_and_found() {
     world.works(1).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_full_queue_leaves_out_and_counts_and_the_others_are_told_to_compare() {
     fn small(config: &mut Config) {
         hasty(config);
@@ -132,7 +132,7 @@ async fn a_full_queue_leaves_out_and_counts_and_the_others_are_told_to_compare()
     world.here.until("the other node compares", || world.here.all_compared() > before).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_slow_line_delays_and_loses_nothing() {
     let (world, proxy) = World::new(|_| {}).await;
     proxy.slow(Duration::from_millis(50)).expect("slowed");

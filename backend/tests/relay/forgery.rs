@@ -29,7 +29,7 @@ async fn overheard(redis: &Redis, device: DeviceKey, act: impl AsyncFnOnce()) ->
     messages
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn forged_altered_and_moved_messages_are_counted_and_dropped() {
     let redis = shared_redis().expect("Redis");
     let (here, there) = tokio::join!(TestRelay::start(), TestRelay::start());
@@ -61,7 +61,7 @@ async fn forged_altered_and_moved_messages_are_counted_and_dropped() {
     assert_eq!(there.seqs(other), [0; 0]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_recorded_message_is_worth_nothing_once_it_is_old_and_health_names_the_clocks() {
     let redis = shared_redis().expect("Redis");
     let here = TestRelay::start().await;
@@ -81,7 +81,7 @@ async fn a_recorded_message_is_worth_nothing_once_it_is_old_and_health_names_the
     assert!(reasons["clocks"].contains("relay.max_message_age"), "{reasons:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn claims_that_are_played_again_close_no_socket() {
     let redis = shared_redis().expect("Redis");
     let (first, second) = tokio::join!(TestRelay::start(), TestRelay::start());

@@ -12,7 +12,7 @@ fn cluster(config: &mut Config) {
     config.relay.redis_ping_interval = millis(500);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn on_a_cluster_every_channel_lies_on_one_master_and_all_masters_are_used() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut redis = RedisCluster::start(folder.path()).expect("a cluster");
@@ -47,7 +47,7 @@ async fn on_a_cluster_every_channel_lies_on_one_master_and_all_masters_are_used(
     there.until("entries come again", || ids.iter().all(|id| there.seqs(*id).contains(&seq))).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn the_master_that_sentinels_name_is_used_and_after_a_failover_the_new_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut redis = Sentinel::start(folder.path()).expect("master, replica and sentinel");
@@ -91,7 +91,7 @@ fn certificates(folder: &Path) -> std::path::PathBuf {
     folder.join("ca.pem")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn by_tls_only_whom_a_trusted_authority_signed_is_spoken_to() {
     let folder = tempfile::tempdir().expect("a folder");
     let authority = certificates(folder.path());

@@ -46,7 +46,7 @@ impl Nodes {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn devices_on_three_nodes_get_every_message_and_large_content_is_read_once_per_node() {
     let nodes = Nodes::start(&[shared_url(), shared_url(), shared_url()], |config| {
         config.messages.inline_content_bytes = kib(1);
@@ -76,7 +76,7 @@ async fn devices_on_three_nodes_get_every_message_and_large_content_is_read_once
     assert!(read() > 0, "the largest did not travel through Redis");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_socket_on_another_node_replaces_the_older_one() {
     let nodes = Nodes::start(&[shared_url(), shared_url()], |_| {}).await;
     let [first, second] = &nodes.nodes[..] else { panic!("two") };
@@ -87,7 +87,7 @@ async fn a_socket_on_another_node_replaces_the_older_one() {
     assert!(newer.is_silent_for(std::time::Duration::from_millis(300)).await, "and stays");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn with_redis_cut_off_devices_on_other_nodes_still_get_their_messages() {
     let redis = martlet_servers::shared_redis().expect("Redis");
     let proxy = Proxy::start(([127, 0, 0, 1], redis.port()).into()).expect("a proxy");

@@ -29,7 +29,7 @@ async fn named(url: &str, kind: RedisKind, fix: &str) {
     relay.relay.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_node_whose_redis_is_down_starts_and_says_so_and_serves_its_own() {
     let url = format!("redis://127.0.0.1:{}", free_port());
     named(&url, RedisKind::Single, "Redis can't be reached: start it, or correct relay.redis_url").await;
@@ -46,7 +46,7 @@ async fn a_node_whose_redis_is_down_starts_and_says_so_and_serves_its_own() {
     relay.relay.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_refused_password_and_missing_rights_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let redis = Redis::start(folder.path()).expect("Redis starts");
@@ -71,7 +71,7 @@ async fn a_refused_password_and_missing_rights_are_named() {
     mute.relay.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn the_least_rights_that_are_named_are_enough() {
     let folder = tempfile::tempdir().expect("a folder");
     let redis = Redis::start(folder.path()).expect("Redis starts");
@@ -92,7 +92,7 @@ async fn the_least_rights_that_are_named_are_enough() {
     there.subscribers.unregister(device, id);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_wrong_kind_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let cluster = RedisCluster::start(folder.path()).expect("a cluster");
