@@ -16,8 +16,8 @@ fn cluster(config: &mut Config) {
 async fn on_a_cluster_every_channel_lies_on_one_master_and_all_masters_are_used() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut redis = RedisCluster::start(folder.path()).expect("a cluster");
-    let urls = redis.urls();
-    let (here, there) = tokio::join!(TestRelay::start_on(&urls[0], cluster), TestRelay::start_on(&urls.join(","), cluster));
+    let (one, all) = (redis.urls()[0].clone(), redis.urls().join(","));
+    let (here, there) = tokio::join!(TestRelay::start_on(&one, cluster), TestRelay::start_on(&all, cluster));
     let devices = own_devices(700);
     let ids: Vec<_> = devices.iter().map(|device| there.register(*device)).collect();
     there.until("all are compared", || ids.iter().all(|id| there.came(*id).contains(&Came::CompareHead))).await;

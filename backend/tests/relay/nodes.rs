@@ -28,11 +28,12 @@ struct Nodes {
 impl Nodes {
     async fn start(urls: &[String], change: fn(&mut Config)) -> Self {
         let database = Database::create().expect("a database");
+        let database_url = database.url().expect("an address");
         let secret = tempfile::tempdir().expect("a folder");
         let mut nodes = Vec::new();
         for (number, url) in urls.iter().enumerate() {
             let start = TestNode::start_at(Clock::System, |config| {
-                config.storage.database_url = DatabaseUrl::new(&database.url());
+                config.storage.database_url = DatabaseUrl::new(&database_url);
                 config.storage.secret_file = Some(secret.path().join("node.secret"));
                 config.cluster.node_id = format!("node-{number}");
                 config.relay.redis_url = Some(SecretUrl::new(url));
