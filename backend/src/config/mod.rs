@@ -9,6 +9,7 @@
 
 #[macro_use]
 mod declare;
+mod addresses;
 mod combinations;
 mod load;
 mod nearest;
@@ -26,6 +27,6 @@ pub use print::{defaults, effective};
 pub use rules::{days, hours, kib, mib, millis, minutes, secs};
 pub use secret::SecretUrl;
 pub use sections::{
-    Accounts, Cluster, Config, Conversations, Durability, Limits, Log, LogFormat, Mailbox, Messages, Prekeys, RedisKind,
-    Registration, Relay, Server, Socket, Storage,
+    Accounts, Cluster, Config, Conversations, Durability, Limits, Log, LogFormat, Mailbox, Messages, Prekeys,
+    RedisKind, Registration, Relay, Server, Socket, Storage,
 };
