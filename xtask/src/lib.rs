@@ -1,8 +1,10 @@
 //! The project's own commands: what a contributor types, written in Rust so that nothing but Rust is needed.
 //!
-//! `cargo xtask up` serves, `cargo xtask test` tests everything, `cargo xtask tidy` checks the rules that no compiler knows. It has no
+//! `cargo xtask up` serves, `cargo xtask test` tests everything, `cargo xtask nemesis` runs a cluster through
+//! every fault there is, `cargo xtask tidy` checks the rules that no compiler knows. It has no
 //! dependency on the rest of the workspace, so that it builds in seconds and still runs when the rest does not compile.
 
+pub mod nemesis;
 pub mod process;
 pub mod test;
 pub mod tidy;

@@ -30,7 +30,7 @@ pub fn run(release: bool, serve: &[String]) -> Result<bool> {
 }
 
 /// Where cargo puts what it builds, which a contributor may have set to elsewhere.
-fn target_folder() -> Result<std::path::PathBuf> {
+pub(crate) fn target_folder() -> Result<std::path::PathBuf> {
     let metadata = cargo(&["metadata", "--format-version", "1", "--no-deps"]).output().context("can't run cargo")?;
     let metadata: serde_json::Value =
         serde_json::from_slice(&metadata.stdout).context("cargo's metadata is unreadable")?;

@@ -82,7 +82,18 @@ impl Disk {
         Ok(std::fs::remove_file(self.filler())?)
     }
 
+    /// Where the filling goes.
     fn filler(&self) -> PathBuf {
         self.folder.join("filler")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily, for whoever is still about to leave it. What fails here goes with the namespace.
+        let unmounted = Command::new("umount").arg("--lazy").arg(&self.folder).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            println!("{} could not be unmounted", self.folder.display());
+        }
     }
 }

@@ -23,6 +23,8 @@ const WINDOW: usize = 6;
 const ANSWER_PATIENCE_MS: std::ops::Range<u64> = 2_000..4_000;
 /// How long a busy device stays on one socket.
 const STAY_MS: std::ops::Range<u64> = 2_000..40_000;
+/// How long a caller stays after its message has come.
+const CALLER_STAYS_MS: u64 = 200;
 /// How long an abandoned connection stays open, unread.
 const GHOST_MS: std::ops::Range<u64> = 1_000..6_000;
 /// Time to say goodbye in.
@@ -149,7 +151,7 @@ impl Life {
             && self.outbox.waiting_since_ms().is_some_and(|since| since + stay.patience_ms < now_ms);
         let is_busy = *self.phase.borrow() == Phase::Busy;
         let has_had_enough = match &self.manner {
-            Manner::Caller(_) => self.inbox.last_entry_ms.is_some_and(|at| at + 20 < now_ms),
+            Manner::Caller(_) => self.inbox.last_entry_ms.is_some_and(|at| at + CALLER_STAYS_MS < now_ms),
             _ => now_ms > stay.leave_ms,
         };
         match () {
