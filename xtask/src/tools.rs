@@ -32,6 +32,7 @@ const TOOLS: &[Tool] = &[
         why: "what the nodes of a cluster tell each other goes by it",
     },
     Tool { program: "redis-cli", package: "redis-tools", why: "tests look into Redis, and make a Redis Cluster" },
+    Tool { program: "openssl", package: "openssl", why: "a certificate for the nginx of a test" },
     Tool { program: "nginx", package: "nginx", why: "the configuration in nginx/ is tested with the real one" },
 ];
 
