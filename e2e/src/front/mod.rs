@@ -56,10 +56,8 @@ impl Front {
         fs::write(own.join("martlet.conf"), shipped("martlet.conf")?)?;
         fs::write(own.join("site.conf"), site(port, &folder, balancer)?)?;
         fs::write(own.join("nodes.conf"), listed(nodes)?)?;
-        // As root its workers would be another user's, which could not write their log here.
-        let config = "user root;\nworker_processes 2;\nevents { worker_connections 1000; }\n\
-                      http { client_body_temp_path body; proxy_temp_path proxy; include martlet/martlet.conf; }\n";
-        let nginx = Nginx::start(&folder, config)?;
+        let config = Nginx::config(2, 1000, "include martlet/martlet.conf;");
+        let nginx = Nginx::start(&folder, &config)?;
         Ok(Self { port, certificate, folder, _nginx: nginx })
     }
 
