@@ -12,8 +12,12 @@ use serde::Serialize;
 /// The node's state, shared by everything that can impair it and everything that reports it. Clones share one state.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
+    node_id: Arc<str>,
     inner: Arc<Mutex<Inner>>,
 }
+
+/// Parts without which a node can't serve: it still answers, and asks to be left out by load balancers.
+const NEEDED: [&str; 2] = ["control stream", "store"];
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -37,6 +41,10 @@ pub enum Status {
 /// A look at the node's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
+    /// Which node this is.
+    pub node_id: String,
+    /// The release that runs.
+    pub version: &'static str,
     /// The state in one word.
     pub status: Status,
     /// Which parts are impaired, and why. Empty when all is well.
@@ -46,8 +54,15 @@ pub struct Report {
 impl Health {
     /// A healthy state.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(node_id: &str) -> Self {
+        Self { node_id: node_id.into(), inner: Arc::default() }
+    }
+
+    /// Whether new clients may be sent here: the node is not going down, and has what it can't serve without.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let inner = self.inner.lock();
+        !inner.draining && NEEDED.iter().all(|part| !inner.reasons.contains_key(part))
     }
 
     /// Says that `part` is impaired, in words for an operator (no user data). A later call replaces the reason.
@@ -87,7 +102,12 @@ impl Health {
     #[must_use]
     pub fn report(&self) -> Report {
         let inner = self.inner.lock();
-        Report { status: inner.status(), reasons: inner.reasons.clone() }
+        Report {
+            node_id: self.node_id.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            status: inner.status(),
+            reasons: inner.reasons.clone(),
+        }
     }
 }
 
@@ -130,7 +150,7 @@ mod tests {
 
     #[test]
     fn reasons_come_and_go() {
-        let health = Health::new();
+        let health = Health::new("n1");
         let shared = health.clone();
         assert_eq!(health.status(), Status::Ok);
         shared.degrade("store", "writes take over a second");
@@ -138,12 +158,26 @@ mod tests {
         assert_eq!(health.report().reasons["store"], "the disk is full");
         assert_eq!(health.status(), Status::Degraded);
         health.restore("store");
-        assert_eq!(health.report(), Report { status: Status::Ok, reasons: BTreeMap::new() });
+        let report = health.report();
+        assert_eq!((report.status, report.reasons.len(), report.node_id.as_str()), (Status::Ok, 0, "n1"));
+    }
+
+    #[test]
+    fn a_node_without_its_store_serves_nobody_new() {
+        let health = Health::new("n1");
+        health.degrade("relay", "Redis is away");
+        assert!(health.is_ready());
+        health.degrade("store", "no answer");
+        assert!(!health.is_ready());
+        health.restore("store");
+        assert!(health.is_ready());
+        health.drain();
+        assert!(!health.is_ready());
     }
 
     #[test]
     fn draining_outweighs_the_rest_and_stays() {
-        let health = Health::new();
+        let health = Health::new("n1");
         health.degrade("store", "slow");
         health.drain();
         assert_eq!((health.status(), health.status().http()), (Status::Draining, 503));

@@ -42,6 +42,7 @@ pub struct Limits(Arc<Inner>);
 
 struct Inner {
     sends: Keyed<DeviceId>,
+    ephemerals: Keyed<DeviceId>,
     requests: Keyed<DeviceId>,
     lookups: Keyed<DeviceId>,
     claims_by_claimer: Keyed<DeviceId>,
@@ -58,13 +59,15 @@ impl Limits {
     #[must_use]
     pub fn new(rates: &config::Limits, clock: Clock) -> Self {
         let minute = |n: u32| NonZeroU32::new(n).map(Quota::per_minute);
-        let sends = NonZeroU32::new(rates.sends_per_device_per_second).map(|per_second| {
-            let burst = NonZeroU32::new(rates.sends_burst).unwrap_or(per_second);
-            Quota::per_second(per_second).allow_burst(burst)
-        });
+        let second = |n: u32, burst: u32| {
+            NonZeroU32::new(n).map(|n| Quota::per_second(n).allow_burst(NonZeroU32::new(burst).unwrap_or(n)))
+        };
+        let sends = second(rates.sends_per_device_per_second, rates.sends_burst);
+        let ephemerals = second(rates.ephemeral_per_device_per_second, rates.ephemeral_burst);
         let connections = NonZeroU32::new(rates.connections_per_second).map(Quota::per_second);
         Self(Arc::new(Inner {
             sends: Keyed::new(sends, &clock),
+            ephemerals: Keyed::new(ephemerals, &clock),
             requests: Keyed::new(minute(rates.requests_per_device_per_minute), &clock),
             lookups: Keyed::new(minute(rates.lookups_per_device_per_minute), &clock),
             claims_by_claimer: Keyed::new(minute(rates.claims_per_claimer_per_minute), &clock),
@@ -83,6 +86,14 @@ impl Limits {
     /// When to come back, as for all of these.
     pub fn send(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
         self.0.sends.check(*device)
+    }
+
+    /// One ephemeral message sent by the device.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn ephemeral(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.ephemerals.check(*device)
     }
 
     /// One request by the device that is no message, claim or look-up.

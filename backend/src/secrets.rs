@@ -1,7 +1,8 @@
 //! What the node knows and its database does not: one random secret in a file of its own, and the keys derived from it.
 //!
 //! A copy of the database alone therefore can't be used to guess passwords (pepper), to find a message's sender by its
-//! `client_message_id` (idempotency key) or to read stored answers (answer key). Nothing here opens message content.
+//! `client_message_id` (idempotency key) or to read stored answers (answer key), and whoever holds Redis can't forge what nodes tell each
+//! other (relay key; nodes of a cluster share the file). Nothing here opens message content.
 //! Losing the file makes every password and every stored answer useless, so it belongs into the same backup plan, in another place.
 
 use std::{
@@ -11,13 +12,11 @@ use std::{
 };
 
 use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use martlet_protocol::id::{from_base64, to_base64};
 use rand::CryptoRng;
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
-
-/// Name of the file in the data directory.
-pub const FILE_NAME: &str = "node.secret";
 
 const SECRET_LEN: usize = 32;
 
@@ -33,7 +32,7 @@ pub enum SecretsError {
         source: io::Error,
     },
     /// There is no file, but a store that was made with one: a new secret would make every password and stored answer useless.
-    #[error("{path} is missing, but there is a store that was made with it; restore it from a backup")]
+    #[error("{path} is missing, but there is a store that was made with it; copy it from another node, or restore it from a backup")]
     Missing {
         /// Which file.
         path: PathBuf,
@@ -58,33 +57,38 @@ pub struct Secrets {
     pepper: [u8; SECRET_LEN],
     idempotency_key: [u8; SECRET_LEN],
     answer_key: [u8; SECRET_LEN],
+    relay_key: [u8; SECRET_LEN],
+    check_key: [u8; SECRET_LEN],
 }
 
 impl Secrets {
-    /// Reads `node.secret` of the data directory, or makes it at the first start.
+    /// Reads the secret's file, or makes it at the first start. Of several nodes that start at once with one file, one makes it.
     ///
     /// # Errors
     /// [`SecretsError`] if the file can't be read or written, is not a secret, or lies open to others.
-    pub fn load_or_create(data_dir: &Path, rng: &mut impl CryptoRng) -> Result<Self, SecretsError> {
-        match Self::load(data_dir) {
+    pub fn load_or_create(path: &Path, rng: &mut impl CryptoRng) -> Result<Self, SecretsError> {
+        match Self::load(path) {
             Err(SecretsError::Missing { path }) => {
                 let in_path = |source| SecretsError::Io { path: path.clone(), source };
                 let mut secret = Zeroizing::new([0; SECRET_LEN]);
                 rng.fill_bytes(secret.as_mut_slice());
-                create_dir(data_dir).map_err(in_path)?;
-                write_new(data_dir, &path, &secret).map_err(in_path)?;
-                Ok(Self::derive(&secret))
+                let folder = folder_of(&path);
+                create_dir(folder).map_err(in_path)?;
+                match write_new(folder, &path, &secret, rng.next_u64()) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load(&path),
+                    written => written.map_err(in_path).map(|()| Self::derive(&secret)),
+                }
             }
             read => read,
         }
     }
 
-    /// Reads `node.secret` of a data directory that has a store already.
+    /// Reads the secret's file, for a store that was made with it.
     ///
     /// # Errors
     /// As [`Self::load_or_create`], and [`SecretsError::Missing`].
-    pub fn load(data_dir: &Path) -> Result<Self, SecretsError> {
-        let path = data_dir.join(FILE_NAME);
+    pub fn load(path: &Path) -> Result<Self, SecretsError> {
+        let path = path.to_owned();
         match fs::read_to_string(&path) {
             Ok(text) => {
                 refuse_open_file(&path)?;
@@ -113,6 +117,8 @@ impl Secrets {
             pepper: key("martlet/v1/password pepper\0"),
             idempotency_key: key("martlet/v1/idempotency key\0"),
             answer_key: key("martlet/v1/answer key\0"),
+            relay_key: key("martlet/v1/relay key\0"),
+            check_key: key("martlet/v1/secret check\0"),
         }
     }
 
@@ -133,6 +139,20 @@ impl Secrets {
     pub fn answer_key(&self) -> &[u8; SECRET_LEN] {
         &self.answer_key
     }
+
+    /// What tells a store's secret from another one, without giving anything of it away: `HMAC-SHA256(check key, store_id)`.
+    #[must_use]
+    pub fn check(&self, store_id: &[u8]) -> [u8; SECRET_LEN] {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.check_key) else { unreachable!("HMAC takes keys of any length") };
+        mac.update(store_id);
+        mac.finalize().into_bytes().into()
+    }
+
+    /// MACs what nodes tell each other.
+    #[must_use]
+    pub fn relay_key(&self) -> &[u8; SECRET_LEN] {
+        &self.relay_key
+    }
 }
 
 fn parse(text: &str) -> Option<Zeroizing<[u8; SECRET_LEN]>> {
@@ -149,17 +169,27 @@ fn create_dir(data_dir: &Path) -> io::Result<()> {
     builder.create(data_dir)
 }
 
-/// Durable before it is used: a secret lost with the power would take every password with it.
-fn write_new(data_dir: &Path, path: &Path, secret: &[u8; SECRET_LEN]) -> io::Result<()> {
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Durable before it is used: a secret lost with the power would take every password with it. It appears whole or not at all, and never
+/// in the place of another.
+fn write_new(folder: &Path, path: &Path, secret: &[u8; SECRET_LEN], draft: u64) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let line = Zeroizing::new(format!("{}\n", to_base64(secret)));
-    let mut file = options.open(path)?;
-    file.write_all(line.as_bytes())?;
-    file.sync_all()?;
-    fs::File::open(data_dir)?.sync_all()
+    let draft = folder.join(format!(".node.secret-{draft:016x}"));
+    let mut file = options.open(&draft)?;
+    let linked = file
+        .write_all(line.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::hard_link(&draft, path));
+    fs::remove_file(&draft)?;
+    linked?;
+    fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(unix)]
@@ -178,22 +208,38 @@ fn refuse_open_file(_path: &Path) -> Result<(), SecretsError> {
 mod tests {
     use super::*;
 
+    const FILE: &str = "node.secret";
+
+    #[test]
+    fn nodes_that_start_at_once_agree_on_one() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("shared").join(FILE);
+        let start = || *Secrets::load_or_create(&path, &mut crate::clock::rng()).expect("a secret").pepper();
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let nodes: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+            nodes.into_iter().map(|node| node.join().expect("started")).collect()
+        });
+        assert!(all.iter().all(|pepper| *pepper == all[0]));
+        assert_eq!(fs::read_dir(dir.path().join("shared")).expect("there").count(), 1, "no draft is left");
+    }
+
     #[test]
     fn the_secret_is_made_once_and_read_back() {
         let dir = tempfile::tempdir().expect("a folder");
-        let first = Secrets::load_or_create(dir.path(), &mut crate::clock::rng()).expect("made");
-        let second = Secrets::load_or_create(dir.path(), &mut crate::clock::rng()).expect("read");
+        let first = Secrets::load_or_create(&dir.path().join(FILE), &mut crate::clock::rng()).expect("made");
+        let second = Secrets::load_or_create(&dir.path().join(FILE), &mut crate::clock::rng()).expect("read");
         assert_eq!(first.pepper(), second.pepper());
         assert_ne!(first.pepper(), first.idempotency_key());
         assert_ne!(first.idempotency_key(), first.answer_key());
+        assert_ne!(first.answer_key(), first.relay_key());
     }
 
     #[test]
     fn a_damaged_file_is_refused_not_replaced() {
         let dir = tempfile::tempdir().expect("a folder");
-        Secrets::load_or_create(dir.path(), &mut crate::clock::rng()).expect("made");
-        fs::write(dir.path().join(FILE_NAME), "not a secret").expect("written");
-        let refused = Secrets::load_or_create(dir.path(), &mut crate::clock::rng());
+        Secrets::load_or_create(&dir.path().join(FILE), &mut crate::clock::rng()).expect("made");
+        fs::write(dir.path().join(FILE), "not a secret").expect("written");
+        let refused = Secrets::load_or_create(&dir.path().join(FILE), &mut crate::clock::rng());
         assert!(matches!(refused, Err(SecretsError::Unreadable { .. })));
     }
 
@@ -202,11 +248,11 @@ mod tests {
     fn a_file_that_others_can_read_is_refused() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().expect("a folder");
-        Secrets::load_or_create(dir.path(), &mut crate::clock::rng()).expect("made");
-        let path = dir.path().join(FILE_NAME);
+        Secrets::load_or_create(&dir.path().join(FILE), &mut crate::clock::rng()).expect("made");
+        let path = dir.path().join(FILE);
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("opened");
-        let refused = Secrets::load_or_create(dir.path(), &mut crate::clock::rng());
+        let refused = Secrets::load_or_create(&dir.path().join(FILE), &mut crate::clock::rng());
         assert!(matches!(refused, Err(SecretsError::TooOpen { .. })));
     }
 }

@@ -6,6 +6,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -14,8 +15,9 @@ use actix_http::HttpService;
 use actix_server::{Server, ServerHandle};
 use actix_service::map_config;
 use actix_web::{App, HttpResponse, HttpServer, dev::AppConfig, http::StatusCode, web};
-use martlet_storage::{Db, StorageError};
+use martlet_storage::{Db, StorageError, store};
 use rand::Rng as _;
+use subtle::ConstantTimeEq as _;
 use tokio::task::{self, JoinHandle};
 
 use crate::{
@@ -56,11 +58,17 @@ pub enum StartError {
         source: io::Error,
     },
     /// The store could not be opened.
-    #[error("can't open the store: {0}")]
+    #[error("can't open the store: {}", .0.reason())]
     Store(#[from] StorageError),
     /// The node's secret could not be read or made.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// Another process has this node's id.
+    #[error("another node runs as {0} on this database; set cluster.node_id to a name of its own")]
+    NodeIdTaken(String),
+    /// The store was made with another secret.
+    #[error("{0} is not the secret that the store was made with; copy the file from another node (storage.secret_file)")]
+    OtherSecret(PathBuf),
     /// The password hash's cost is not possible.
     #[error(transparent)]
     Accounts(#[from] AccountError),
@@ -103,14 +111,10 @@ impl Node {
         let internal = listen("internal_listen", config.server.internal_listen)?;
         let (public_address, internal_address) = (public.local_addr()?, internal.local_addr()?);
 
-        // The secret is made before the store, so a store without one has lost it.
-        let secrets = if config.storage.database().exists() {
-            Secrets::load(&config.storage.data_dir)?
-        } else {
-            Secrets::load_or_create(&config.storage.data_dir, &mut clock::rng())?
-        };
-        let db = open_store(&config).await?;
-        let services = build(config, clock, db.clone(), secrets).await?;
+        let node_id = node_id(&config, public_address);
+        let (db, secrets) = open_store(&config).await?;
+        let lock = db.claim_node_id(&node_id).await?.ok_or_else(|| StartError::NodeIdTaken(node_id.clone()))?;
+        let services = build(config, clock, db.clone(), secrets, &node_id).await?;
         let sockets = Sockets::new();
         let listeners = match serve(&services, &sockets, public, internal) {
             Ok(listeners) => listeners,
@@ -124,6 +128,8 @@ impl Node {
             config: services.config.clone(),
             db: db.clone(),
             streams: services.streams.clone(),
+            clock: services.clock.clone(),
+            node: (node_id, Some(lock)),
         };
         let (public, internal, watch) = (public_address, internal_address, watch.start());
         Ok(RunningNode { public, internal, services, sockets, db, listeners, watch })
@@ -180,15 +186,53 @@ fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartEr
     Err(StartError::Listen { key, address, source })
 }
 
-async fn open_store(config: &Config) -> Result<Db, StartError> {
-    let db = config.storage.db_config();
+/// The name that tells this node from others.
+fn node_id(config: &Config, public: SocketAddr) -> String {
+    if !config.cluster.node_id.is_empty() {
+        return config.cluster.node_id.clone();
+    }
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{machine}-{}", public.port())
+}
+
+/// Opens the store, and the secret that belongs to it.
+async fn open_store(config: &Config) -> Result<(Db, Secrets), StartError> {
+    let (path, is_shared) = (config.storage.secret(), config.storage.is_shared());
+    // Embedded, the secret is made before the store, so a store without one has lost it.
+    let early = match is_shared {
+        true => None,
+        false if config.storage.database().exists() => Some(Secrets::load(&path)?),
+        false => Some(Secrets::load_or_create(&path, &mut clock::rng())?),
+    };
+    let open = config.db_config();
     // Migrations may take their time.
-    let opened = task::spawn_blocking(move || Db::open(&db)).await;
-    Ok(opened.map_err(io::Error::other)??)
+    let db = task::spawn_blocking(move || Db::open(&open)).await.map_err(io::Error::other)??;
+    let facts = db.read(store::facts).await?;
+    let secrets = match early {
+        Some(secrets) => secrets,
+        None if facts.secret_check.is_some() => Secrets::load(&path)?,
+        None => Secrets::load_or_create(&path, &mut clock::rng())?,
+    };
+    let own = secrets.check(&facts.store_id);
+    // Of several nodes that start at once one binds the store; so it is read again.
+    let bound = match facts.secret_check {
+        Some(bound) => bound,
+        None => {
+            db.write(move |conn| store::bind_secret(conn, &own)).await?;
+            db.read(store::facts).await?.secret_check.unwrap_or_default()
+        }
+    };
+    if bool::from(own.as_slice().ct_eq(&bound)) { Ok((db, secrets)) } else { Err(StartError::OtherSecret(path)) }
 }
 
 /// Every part, bottom up, and who hears of what the control stream says; then the streams begin to flow.
-async fn build(config: Arc<Config>, clock: Clock, db: Db, secrets: Secrets) -> Result<Arc<Services>, StartError> {
+async fn build(
+    config: Arc<Config>,
+    clock: Clock,
+    db: Db,
+    secrets: Secrets,
+    node_id: &str,
+) -> Result<Arc<Services>, StartError> {
     let limits = Limits::new(&config.limits, clock.clone());
     let streams = Streams::new(db.clone(), config.clone(), clock.clone());
     let accounts = Accounts::new(accounts::Parts {
@@ -224,7 +268,7 @@ async fn build(config: Arc<Config>, clock: Clock, db: Db, secrets: Secrets) -> R
         stop_messages(&messages).await;
         return Err(error.into());
     }
-    let health = Health::new();
+    let health = Health::new(node_id);
     Ok(Arc::new(Services { config, clock, accounts, conversations, messages, streams, limits, health }))
 }
 
@@ -237,7 +281,10 @@ fn serve(
     let public = public_server(services.clone(), sockets.clone(), public)?;
     let health = services.health.clone();
     let internal = HttpServer::new(move || {
-        App::new().app_data(web::Data::new(health.clone())).route("/health", web::get().to(health_details))
+        App::new()
+            .app_data(web::Data::new(health.clone()))
+            .route("/health", web::get().to(health_details))
+            .route("/ready", web::get().to(ready))
     })
     .workers(1)
     .disable_signals()
@@ -283,6 +330,12 @@ async fn health_details(health: web::Data<Health>) -> HttpResponse {
     let report = health.report();
     let status = StatusCode::from_u16(report.status.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     HttpResponse::build(status).json(report)
+}
+
+/// For a load balancer that looks at the internal listener.
+async fn ready(health: web::Data<Health>) -> HttpResponse {
+    let status = if health.is_ready() { StatusCode::NO_CONTENT } else { StatusCode::SERVICE_UNAVAILABLE };
+    HttpResponse::new(status)
 }
 
 async fn stop_services(services: &Services, db: &Db) {

@@ -142,6 +142,7 @@ impl AccountError {
             Self::NotFound => Code::NotFound,
             Self::RateLimited(_) => Code::RateLimited,
             Self::Busy | Self::Storage(StorageError::Busy) => Code::Busy,
+            Self::Storage(error) if error.may_pass() => Code::Unavailable,
             Self::Hashing(_) | Self::Storage(_) => Code::Internal,
         }
     }

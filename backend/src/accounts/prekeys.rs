@@ -56,6 +56,7 @@ impl Accounts {
         let stock = inner
             .db
             .write(move |conn| {
+                devices::lock(conn, device_key)?;
                 let device = devices::by_id(conn, &device_id)?;
                 if device.is_none_or(|device| device.status != DeviceStatus::Active) {
                     return Err(AccountError::Unauthenticated);

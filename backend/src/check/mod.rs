@@ -12,12 +12,12 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use martlet_storage::{Db, DbConfig, SchemaState};
+use martlet_storage::{Db, DbConfig, Place, SchemaState, StorageError};
 use rustix::process::{Resource, getrlimit};
 
 use crate::clock;
 use crate::config::{Config, Durability, mib};
-use crate::secrets::{self, Secrets};
+use crate::secrets::Secrets;
 
 /// Less free space than this is a failure: the write-ahead log alone may take as much.
 const SPACE_NEEDED_BYTES: u64 = mib(100) as u64;
@@ -164,9 +164,12 @@ fn free_bytes(folder: &Path) -> io::Result<u64> {
 /// Opens a throw-away store where the real one lies, since it is the file system that may not be able to keep the promise.
 fn durability(config: &Config) -> Option<Finding> {
     let subject = "durability";
+    if config.storage.is_shared() {
+        return None;
+    }
     let folder = existing(&config.storage.data_dir).join(format!(".martlet-check-store-{}", std::process::id()));
     let opened = fs::create_dir(&folder).map_err(|error| error.to_string()).and_then(|()| {
-        let db = DbConfig { path: folder.join("check.db"), ..config.storage.db_config() };
+        let db = DbConfig { place: Place::File(folder.join("check.db")), ..config.db_config() };
         Db::open(&db).map(drop).map_err(|error| error.to_string())
     });
     let removed = if folder.exists() { fs::remove_dir_all(&folder) } else { Ok(()) };
@@ -187,33 +190,49 @@ fn durability(config: &Config) -> Option<Finding> {
 }
 
 fn schema(config: &Config) -> Option<Finding> {
-    let (subject, path) = ("store", config.storage.database());
-    if !path.exists() {
-        return Some(Finding::good(subject, format!("{} will be made at the first start", path.display())));
+    let subject = "store";
+    let place = match &config.storage.database_url {
+        Some(url) => url.to_string(),
+        None => config.storage.database().display().to_string(),
+    };
+    if !config.storage.is_shared() && !config.storage.database().exists() {
+        return Some(Finding::good(subject, format!("{place} will be made at the first start")));
     }
-    Some(match Db::schema_state(&config.storage.db_config()) {
-        Ok(SchemaState { pending: 0, newer: 0 }) => {
-            Finding::good(subject, format!("{} has this release's schema", path.display()))
-        }
-        Ok(SchemaState { pending: 0, newer }) => Finding::warning(
+    Some(match Db::schema_state(&config.db_config()) {
+        Ok(SchemaState { pending: 0, newer: 0 }) => Finding::good(subject, format!("{place} has this release's schema")),
+        Ok(SchemaState { newer: 1.., .. }) => Finding::failure(
             subject,
-            format!("{} has {newer} migrations of a newer release", path.display()),
-            "run that release; this one works beside it only while you upgrade",
+            format!("{place} has migrations of a newer release"),
+            "run that release, or restore the backup of before it",
         ),
         Ok(SchemaState { pending, .. }) => Finding::warning(
             subject,
-            format!("{} lacks {pending} migrations of this release", path.display()),
-            "copy the data directory, then start the node: it runs them",
+            format!("{place} lacks {pending} migrations of this release"),
+            "make a backup, then start the node or run `martlet migrate`: either runs them",
         ),
-        Err(error) => {
-            Finding::failure(subject, error.to_string(), "restore the store from a backup, or see who else holds it")
-        }
+        Err(error) => Finding::failure(subject, error.reason(), store_fix(config, &error)),
     })
 }
 
+fn store_fix(config: &Config, error: &StorageError) -> &'static str {
+    match error {
+        _ if !config.storage.is_shared() => "restore the store from a backup, or see who else holds it",
+        StorageError::Unavailable(_) => "start the database, or correct host and port in storage.database_url",
+        StorageError::Open { .. } => "correct host, database, user and password in storage.database_url",
+        StorageError::NotDurable { .. } => {
+            "switch that setting on in postgresql.conf, or say storage.durability = \"normal\" if you want to lose messages with the power"
+        }
+        _ => "see what the database's log says",
+    }
+}
+
 fn secret(config: &Config) -> Option<Finding> {
-    let (subject, folder) = ("secret", &config.storage.data_dir);
-    let path = folder.join(secrets::FILE_NAME);
+    let (subject, path) = ("secret", config.storage.secret());
+    if !path.exists() && config.storage.is_shared() {
+        let found = format!("{} is not there", path.display());
+        let fix = "copy it from the cluster's first node; if this is the first, it will be made";
+        return Some(Finding::warning(subject, found, fix));
+    }
     if !path.exists() {
         return Some(if config.storage.database().exists() {
             let found = format!("{} is missing, but there is a store made with it", path.display());
@@ -222,7 +241,7 @@ fn secret(config: &Config) -> Option<Finding> {
             Finding::good(subject, format!("{} will be made at the first start", path.display()))
         });
     }
-    Some(match Secrets::load_or_create(folder, &mut clock::rng()) {
+    Some(match Secrets::load_or_create(&path, &mut clock::rng()) {
         Ok(_) => Finding::good(subject, format!("{} is there and private", path.display())),
         // These errors already say what to do.
         Err(error) => Finding::failure(subject, "can't be used", error.to_string()),
@@ -344,11 +363,11 @@ mod tests {
     fn a_store_is_looked_at_without_changing_it() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = config(folder.path());
-        drop(Db::open(&config.storage.db_config()).expect("a store"));
+        drop(Db::open(&config.db_config()).expect("a store"));
         assert_eq!(found(&config, "store").outcome, Outcome::Good);
         let lost = found(&config, "secret");
         assert!(lost.is_failure() && lost.to_string().contains("backup"), "{lost}");
-        Secrets::load_or_create(folder.path(), &mut clock::rng()).expect("a secret");
+        Secrets::load_or_create(&config.storage.secret(), &mut clock::rng()).expect("a secret");
         assert_eq!(found(&config, "secret").outcome, Outcome::Good);
         fs::write(config.storage.database(), "no database at all, but long enough to be taken for one".repeat(100))
             .expect("written");

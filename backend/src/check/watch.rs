@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use martlet_storage::Db;
 use tokio::task::JoinHandle;
-use tokio::time;
+use tokio::{task, time};
 
 use super::{SPACE_NEEDED_BYTES, free_bytes};
+use martlet_storage::NodeLock;
+
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::health::Health;
 use crate::streams::Streams;
@@ -27,12 +30,16 @@ pub struct Watch {
     pub db: Db,
     /// Must follow the control stream.
     pub streams: Streams,
+    /// Must not be far from the database's.
+    pub clock: Clock,
+    /// The right to this node's id, and the id.
+    pub node: (String, Option<NodeLock>),
 }
 
 impl Watch {
     /// Looks until the task is aborted. Not at once: what has just been started has just been found to work.
     #[must_use]
-    pub fn start(self) -> JoinHandle<()> {
+    pub fn start(mut self) -> JoinHandle<()> {
         tokio::spawn(async move {
             loop {
                 time::sleep(INTERVAL).await;
@@ -41,14 +48,47 @@ impl Watch {
         })
     }
 
-    async fn look(&self) {
-        self.tell("store", self.db.health().await.map_err(|error| error.to_string()));
+    async fn look(&mut self) {
+        let answers = self.db.health().await.map_err(|error| error.reason());
+        let reached = answers.is_ok();
+        self.tell("store", answers);
+        if reached && self.db.is_shared() {
+            self.look_at_cluster().await;
+        }
         self.tell("disk", self.room());
         let followed = self.streams.may_push();
         self.tell(
             "control stream",
             followed.then_some(()).ok_or_else(|| "not read for a second, so nothing is pushed".into()),
         );
+    }
+
+    /// What only nodes that share a database can get wrong.
+    async fn look_at_cluster(&mut self) {
+        if let Ok(Some(facts)) = self.db.server_facts().await {
+            let apart_ms = self.clock.now_ms().abs_diff(facts.now_ms.unsigned_abs());
+            let allowed_ms = self.config.cluster.max_clock_difference.as_millis();
+            let told = format!("this machine's clock is {apart_ms} ms from the database's; run an NTP client on both");
+            self.tell("clock", if u128::from(apart_ms) > allowed_ms { Err(told) } else { Ok(()) });
+            let told = "storage.database_url names a standby; name the primary, or promote it".to_owned();
+            self.tell("primary", if facts.is_standby { Err(told) } else { Ok(()) });
+        }
+        let id = self.keep_node_id().await;
+        self.tell("node id", id);
+    }
+
+    /// The right to the id goes with its connection; then it is claimed anew.
+    async fn keep_node_id(&mut self) -> Result<(), String> {
+        let (id, lock) = &mut self.node;
+        if let Some(held) = lock.take() {
+            let asked = task::spawn_blocking(move || held.is_held().then_some(held));
+            *lock = time::timeout(INTERVAL, asked).await.ok().and_then(Result::ok).flatten();
+        }
+        if lock.is_none() {
+            *lock = self.db.claim_node_id(id).await.map_err(|error| error.reason())?;
+        }
+        let told = || format!("another node runs as {id}; give one of them another cluster.node_id");
+        if lock.is_some() { Ok(()) } else { Err(told()) }
     }
 
     fn room(&self) -> Result<(), String> {
@@ -67,7 +107,6 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
     use crate::health::Status;
 
     #[tokio::test]
@@ -75,10 +114,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut config = Config::default();
         config.storage.data_dir = folder.path().to_owned();
-        let db = Db::open(&config.storage.db_config()).expect("a store");
+        let db = Db::open(&config.db_config()).expect("a store");
         let config = Arc::new(config);
         let streams = Streams::new(db.clone(), config.clone(), Clock::System);
-        let watch = Watch { health: Health::new(), config, db, streams };
+        let (health, node) = (Health::new("n1"), ("n1".to_owned(), None));
+        let mut watch = Watch { health, config, db, streams, clock: Clock::System, node };
 
         watch.look().await;
         let reasons = watch.health.report().reasons;

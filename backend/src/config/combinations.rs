@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use super::load::ConfigError;
-use super::sections::Config;
+use super::sections::{Config, RedisKind};
 
 /// Bytes one fork takes in a frame at most beside its header, in either sub-protocol: two ids, names of fields, base64.
 const FORK_OVERHEAD_BYTES: usize = 120;
@@ -24,7 +24,12 @@ pub fn refused(config: &Config) -> Vec<ConfigError> {
         quota(config),
         stock(config),
         pings(config),
-        burst(config),
+        send_burst(config),
+        ephemeral_burst(config),
+        reconnects(config),
+        several_servers(config),
+        relay_alone(config),
+        replicas_alone(config),
     ]
     .into_iter()
     .flatten()
@@ -109,20 +114,64 @@ fn pings(config: &Config) -> Option<ConfigError> {
     refuse(["socket.ping_interval", "socket.pong_timeout"], why)
 }
 
-fn burst(config: &Config) -> Option<ConfigError> {
+fn send_burst(config: &Config) -> Option<ConfigError> {
     let limits = &config.limits;
-    if limits.sends_per_device_per_second == 0 || limits.sends_burst >= limits.sends_per_device_per_second {
+    let keys = ["limits.sends_per_device_per_second", "limits.sends_burst"];
+    burst(limits.sends_per_device_per_second, limits.sends_burst, keys)
+}
+
+fn ephemeral_burst(config: &Config) -> Option<ConfigError> {
+    let limits = &config.limits;
+    let keys = ["limits.ephemeral_per_device_per_second", "limits.ephemeral_burst"];
+    burst(limits.ephemeral_per_device_per_second, limits.ephemeral_burst, keys)
+}
+
+fn burst(rate: u32, burst: u32, keys: [&str; 2]) -> Option<ConfigError> {
+    if rate == 0 || burst >= rate {
         return None;
     }
-    let (rate, burst) = (limits.sends_per_device_per_second, limits.sends_burst);
     let why = format!("{rate} sends a second need a burst of at least as many, not {burst}; raise the second");
-    refuse(["limits.sends_per_device_per_second", "limits.sends_burst"], why)
+    refuse(keys, why)
+}
+
+fn reconnects(config: &Config) -> Option<ConfigError> {
+    let (min, max) = (config.relay.reconnect_min, config.relay.reconnect_max);
+    if min <= max {
+        return None;
+    }
+    let why = format!("the first pause of {min:?} is longer than the longest of {max:?}; lower the first");
+    refuse(["relay.reconnect_min", "relay.reconnect_max"], why)
+}
+
+/// Nodes that don't share a database have nothing to tell each other.
+fn relay_alone(config: &Config) -> Option<ConfigError> {
+    if config.relay.redis_url.is_none() || config.storage.is_shared() {
+        return None;
+    }
+    let why = "nodes talk through Redis only if they share a database; set the second, or leave the first empty".to_owned();
+    refuse(["relay.redis_url", "storage.database_url"], why)
+}
+
+fn replicas_alone(config: &Config) -> Option<ConfigError> {
+    if config.storage.replica_urls.is_empty() || config.storage.is_shared() {
+        return None;
+    }
+    refuse(["storage.replica_urls", "storage.database_url"], "replicas of no database; set the second".to_owned())
+}
+
+fn several_servers(config: &Config) -> Option<ConfigError> {
+    let several = config.relay.redis_url.as_ref().is_some_and(|url| url.reveal().count() > 1);
+    if !several || config.relay.redis_kind != RedisKind::Single {
+        return None;
+    }
+    let why = "several addresses are given, but the kind is \"single\"; say \"cluster\" or \"sentinel\"".to_owned();
+    refuse(["relay.redis_url", "relay.redis_kind"], why)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, kib, mib, secs};
+    use crate::config::{Config, SecretUrl, kib, mib, secs};
 
     fn keys_refused(change: impl FnOnce(&mut Config)) -> Vec<String> {
         let mut config = Config::default();
@@ -153,6 +202,9 @@ mod tests {
         one("prekeys.low_water and ", |c| c.prekeys.low_water = 200);
         one("socket.ping_interval and ", |c| c.socket.ping_interval = secs(5));
         one("limits.sends_per_device_per_second and ", |c| c.limits.sends_burst = 1);
+        one("relay.reconnect_min and ", |c| c.relay.reconnect_min = secs(6));
+        one("relay.redis_url and ", |c| c.relay.redis_url = Some(SecretUrl::new("redis://a,redis://b")));
+        one("limits.ephemeral_per_device_per_second and ", |c| c.limits.ephemeral_burst = 1);
     }
 
     #[test]

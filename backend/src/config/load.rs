@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::declare::NotSet;
+use super::secret::without_passwords;
 use super::sections::Config;
 use super::{combinations, nearest};
 
@@ -219,7 +220,7 @@ impl Layers {
                 self.errors.push(ConfigError::UnknownKey { key: key.to_owned(), origin, nearest });
             }
             Err(NotSet::NotAllowed(allowed)) => {
-                let (key, given) = (key.to_owned(), given.to_owned());
+                let (key, given) = (key.to_owned(), without_passwords(given));
                 self.errors.push(ConfigError::NotAllowed { key, given, origin, allowed });
             }
         }

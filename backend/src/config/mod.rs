@@ -3,7 +3,7 @@
 //! In reading order: `sections` declares every key once (documentation, type, default and what is allowed, in one place; the rustdoc
 //! of a field and the comment that `martlet config` prints are the same words), `rules` says how values are written and which are
 //! allowed, `load` puts defaults, file, environment and flags on top of each other, `combinations` refuses values that are fine alone
-//! but not together, and `print` shows the outcome.
+//! but not together, `print` shows the outcome and `secret` keeps passwords out of it.
 //!
 //! This module only knows values. It opens no socket and no database: that the values fit this machine is what `check` finds out.
 
@@ -14,6 +14,7 @@ mod load;
 mod nearest;
 mod print;
 mod rules;
+mod secret;
 mod sections;
 mod store;
 #[cfg(test)]
@@ -23,7 +24,8 @@ pub use declare::Key;
 pub use load::{ConfigError, ConfigErrors, DEFAULT_FILE, ENVIRONMENT_PREFIX, Flag, Loaded, Origin, Sources};
 pub use print::{defaults, effective};
 pub use rules::{days, hours, kib, mib, millis, minutes, secs};
+pub use secret::SecretUrl;
 pub use sections::{
-    Accounts, Config, Conversations, Durability, Limits, Log, LogFormat, Mailbox, Messages, Prekeys, Registration,
-    Server, Socket, Storage,
+    Accounts, Cluster, Config, Conversations, Durability, Limits, Log, LogFormat, Mailbox, Messages, Prekeys, RedisKind,
+    Registration, Relay, Server, Socket, Storage,
 };

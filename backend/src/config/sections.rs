@@ -6,9 +6,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use martlet_storage::DatabaseUrl;
+
 use super::rules::{
-    Address, Bytes, Count, Filter, OneOf, Path, Switch, Time, WebOrigin, days, hours, kib, mib, millis, minutes, secs,
+    Address, Bytes, Count, Database, Databases, Filter, Name, OneOf, OptionalName, OptionalPath, Path, RedisUrls, Switch, Time, WebOrigin, days, hours, kib,
+    mib, millis, minutes, secs,
 };
+use super::secret::SecretUrl;
 
 /// How safely the store writes before a send is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,17 @@ pub enum Registration {
     Closed,
 }
 
+/// How the Redis is run that nodes talk through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedisKind {
+    /// One server.
+    Single,
+    /// Redis Cluster.
+    Cluster,
+    /// A server and its replicas, watched by Redis Sentinels.
+    Sentinel,
+}
+
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -41,18 +56,23 @@ const DURABILITY: OneOf<Durability> = OneOf(&[("full", Durability::Full), ("norm
 const REGISTRATION: OneOf<Registration> = OneOf(&[("open", Registration::Open), ("closed", Registration::Closed)]);
 const LOG_FORMAT: OneOf<LogFormat> = OneOf(&[("human", LogFormat::Human), ("json", LogFormat::Json)]);
 
+const REDIS_KIND: OneOf<RedisKind> =
+    OneOf(&[("single", RedisKind::Single), ("cluster", RedisKind::Cluster), ("sentinel", RedisKind::Sentinel)]);
+
 /// Rates go up to a million; more than that is no limit, for which 0 is the word.
 const RATE: Count<u32> = Count(0..=1_000_000);
 
 config! {
     server: Server,
     storage: Storage,
+    cluster: Cluster,
     accounts: Accounts,
     prekeys: Prekeys,
     conversations: Conversations,
     messages: Messages,
     mailbox: Mailbox,
     socket: Socket,
+    relay: Relay,
     limits: Limits,
     log: Log,
 }
@@ -80,15 +100,38 @@ section! {
 section! {
     /// Where and how safely data is kept.
     Storage as "storage" {
-        /// Directory of the database and of the node's secret. It is made at the first start.
+        /// Directory of the embedded database and of the node's secret. It is made at the first start.
         data_dir: PathBuf = PathBuf::from("data"), Path;
+        /// The PostgreSQL database (15 or newer) that the nodes of a cluster share, in place of the embedded one. The password is not shown
+        /// by `martlet config`; better than in a file it stands in the environment (MARTLET__STORAGE__DATABASE_URL).
+        database_url: Option<DatabaseUrl> = None, Database;
+        /// Read replicas of that database. Mailboxes are read from them where they can't be behind; anything else asks the primary.
+        replica_urls: Vec<DatabaseUrl> = Vec::new(), Databases;
+        /// File of the secret that all nodes of a cluster share: copy it from the first node to the others. Without it, it is node.secret in
+        /// data_dir.
+        secret_file: Option<PathBuf> = None, OptionalPath;
         /// "full": every commit is on disk before a send is answered. "normal": a power loss can take answered sends with it (the
         /// process alone may crash safely); say so to your users if you choose it.
         durability: Durability = Durability::Full, DURABILITY;
-        /// Connections that read the store beside the one that writes.
+        /// Connections that read the store.
         read_connections: usize = 4, Count(1..=256);
+        /// Connections to PostgreSQL that write what is no message: accounts, keys, acks. The embedded database has one for everything.
+        write_connections: usize = 4, Count(1..=256);
         /// How long a request waits for its turn at the store before it is refused with the code `busy`.
         wait: Duration = secs(5), Time(millis(10)..=minutes(1));
+        /// How long PostgreSQL may take to connect or to answer. Past it a request is refused with the code `unavailable`; a send, whose
+        /// outcome is then not known, is to be repeated.
+        timeout: Duration = secs(10), Time(secs(1)..=minutes(5));
+    }
+}
+
+section! {
+    /// What nodes that share a database must agree upon.
+    Cluster as "cluster" {
+        /// This node's name, in health and logs; no two nodes may have the same. Without one it is the machine's name and the port.
+        node_id: String = String::new(), OptionalName;
+        /// How far this machine's clock may be from the database's before health says so.
+        max_clock_difference: Duration = secs(5), Time(millis(100)..=hours(1));
     }
 }
 
@@ -141,12 +184,19 @@ section! {
         max_content_bytes: usize = kib(64), Bytes(256..=mib(16));
         /// Content up to this size is stored inside each device's seal; larger content is stored once and shared.
         inline_content_bytes: usize = kib(4), Bytes(0..=mib(1));
+        /// Size of one ephemeral message's content. It is copied for each device, so it is smaller; max_content_bytes holds for it too.
+        max_ephemeral_bytes: usize = kib(16), Bytes(256..=mib(1));
+        /// How long an ephemeral message may be on its way before it is dropped, and how long it is if its sender doesn't say.
+        ephemeral_lifetime: Duration = secs(10), Time(secs(1)..=secs(60));
         /// Forks one send may carry: devices of all members together.
         max_forks_per_send: usize = 2560, Count(1..=100_000);
         /// Size of one fork header. The built-in suite uses 85 bytes; other suites may need more.
         max_header_bytes: usize = 1024, Bytes(85..=kib(64));
         /// Sends that share one transaction at most.
         commit_max_sends: usize = 500, Count(1..=10_000);
+        /// Threads that commit sends to PostgreSQL, each with a connection of its own; a device's sends stay with one. The embedded
+        /// database has one.
+        commit_writers: usize = 2, Count(1..=16);
         /// How long a send may wait for others to share its transaction with.
         commit_max_delay: Duration = millis(1), Time(millis(0)..=secs(1));
         /// Sends that wait for their commit at most; further ones are refused with the code `busy`.
@@ -197,12 +247,58 @@ section! {
 }
 
 section! {
+    /// How several nodes tell each other what was committed: through Redis, which may lose anything at any time without a message being
+    /// lost. A single node needs none of this.
+    Relay as "relay" {
+        /// Where Redis is. With it, nodes that share a database share their devices too. Passwords are not shown by `martlet config`;
+        /// better than in a file they stand in the environment (MARTLET__RELAY__REDIS_URL).
+        redis_url: Option<SecretUrl> = None, RedisUrls;
+        /// "single": one server. "cluster": a Redis Cluster, of which redis_url names some nodes. "sentinel": redis_url names the
+        /// Sentinels, and its user and password are those of the Redis they watch.
+        redis_kind: RedisKind = RedisKind::Single, REDIS_KIND;
+        /// The name under which Sentinels know the server.
+        redis_master: String = "mymaster".to_owned(), Name;
+        /// A file with the certificates (PEM) of those whose signature on Redis's certificate is trusted, for rediss://. Without it
+        /// the public authorities are.
+        redis_ca_file: Option<PathBuf> = None, OptionalPath;
+        /// Connections for publishing; the one for subscriptions comes on top.
+        redis_connections: usize = 2, Count(1..=64);
+        /// How long Redis may take to connect or to answer.
+        redis_timeout: Duration = secs(2), Time(millis(50)..=minutes(1));
+        /// How often a connection that only listens is tried, so that a silent end is noticed.
+        redis_ping_interval: Duration = secs(3), Time(millis(50)..=minutes(1));
+        /// The first pause before Redis is tried again; each next one may be twice as long, up to reconnect_max, and is drawn at random.
+        reconnect_min: Duration = millis(100), Time(millis(1)..=minutes(1));
+        /// The longest pause before Redis is tried again.
+        reconnect_max: Duration = secs(5), Time(millis(1)..=minutes(10));
+        /// Channels that are subscribed to, or no longer, in one command.
+        subscribe_batch: usize = 512, Count(1..=10_000);
+        /// Content up to this size travels through Redis with its entry; larger content is read from the store, once per node.
+        inline_content_bytes: usize = kib(64), Bytes(0..=mib(16));
+        /// Bytes that may wait to be published. Past it they are left out, and other nodes find them by the next comparison.
+        publish_queue_bytes: usize = mib(64), Bytes(kib(64)..=mib(4096));
+        /// Bytes of entries whose content is still to be read from the store. Past it their devices read from the store themselves.
+        content_queue_bytes: usize = mib(16), Bytes(kib(64)..=mib(4096));
+        /// How often the mailboxes of connected devices are compared with the store while Redis can't be reached: the longest that an
+        /// entry from another node then takes. It takes the place of socket.head_check_interval, which may be longer.
+        lost_head_check_interval: Duration = secs(1), Time(millis(100)..=minutes(1));
+        /// What another node said longer ago than this is not believed: it may have been recorded and played again. The clocks of the
+        /// nodes may be apart by no more.
+        max_message_age: Duration = minutes(2), Time(secs(1)..=hours(1));
+    }
+}
+
+section! {
     /// Rates that protect the node and its accounts. 0 means no limit.
     Limits as "limits" {
         /// Sends per second of one device, over time.
         sends_per_device_per_second: u32 = 50, RATE;
         /// Sends a device may make at once after a rest.
         sends_burst: u32 = 200, RATE;
+        /// Ephemeral messages (typing, presence, call signalling) per second of one device, over time.
+        ephemeral_per_device_per_second: u32 = 10, RATE;
+        /// Ephemeral messages a device may send at once after a rest.
+        ephemeral_burst: u32 = 50, RATE;
         /// Attempts to sign in per minute from one address.
         sign_ins_per_address_per_minute: u32 = 10, RATE;
         /// Accounts made per minute from one address.

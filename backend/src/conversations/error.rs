@@ -65,6 +65,7 @@ impl ConversationError {
             Self::TitleTooLong { .. } => Code::TextInvalid,
             Self::CursorUnknown => Code::Malformed,
             Self::Storage(StorageError::Busy) => Code::Busy,
+            Self::Storage(error) if error.may_pass() => Code::Unavailable,
             Self::Storage(_) => Code::Internal,
         }
     }

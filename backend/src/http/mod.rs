@@ -81,6 +81,7 @@ pub fn configure(services: &Arc<Services>) -> impl FnOnce(&mut ServiceConfig) + 
             .app_data(QueryConfig::default().error_handler(|error, _| ApiError::from(error).into()))
             .service(v1)
             .service(at("/health").get(openapi::health))
+            .service(at("/ready").get(openapi::ready))
             .service(at("/docs").get(|| async { web::Redirect::to("/docs/").see_other() }))
             .service(SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", openapi()))
             .default_service(web::to(not_found));

@@ -31,7 +31,7 @@ use crate::services::Services;
         conversations::create, conversations::list, conversations::get, conversations::links,
         conversations::change_membership, conversations::set_title,
         messages::send,
-        socket_without_upgrade, health,
+        socket_without_upgrade, health, ready,
     ),
     components(schemas(Problem)),
 )]
@@ -72,6 +72,12 @@ pub(super) async fn socket_without_upgrade() -> Result<HttpResponse, ApiError> {
 pub(super) struct HealthAnswer {
     /// `ok`, `degraded` or `draining`.
     status: &'static str,
+}
+
+/// Tells whether new clients may be sent to this node
+#[utoipa::path(get, path = "/ready", tag = "health", responses((status = 204), (status = 503)))]
+pub(super) async fn ready(services: Data<Services>) -> HttpResponse {
+    if services.health.is_ready() { HttpResponse::NoContent().finish() } else { HttpResponse::ServiceUnavailable().finish() }
 }
 
 /// Tells whether the node serves

@@ -1,13 +1,14 @@
-//! Group commit: one thread takes what stands in the queue, writes it in one transaction, answers, and hands the entries on.
+//! Group commit: a thread takes what stands in its queue, writes it in one transaction, answers, and hands the entries on.
 //!
-//! Nothing is answered before its transaction is durable, and nothing is relayed before that either. Arrival order is commit order. While
-//! one batch is written the next one gathers; under load the thread also waits up to `commit_max_delay` for more, alone it never does.
+//! Nothing is answered before its transaction is durable, and nothing is relayed before that either. A device's sends stay with one
+//! thread, and its arrival order is commit order. While one batch is written the next one gathers; under load the thread also waits up to
+//! `commit_max_delay` for more, alone it never does.
 
 use std::{io, sync::Arc, thread, time::Duration};
 
 use martlet_protocol::wire;
 use martlet_storage::{
-    Db, StorageError,
+    Db, DeviceKey, StorageError,
     db::{
         self,
         sends::{EntryBody, MailboxLimits, PreparedSend, SendOutcome},
@@ -28,7 +29,10 @@ use crate::{
     streams::{LiveEntry, LiveItem, Published, Streams},
 };
 
-/// What the thread is asked.
+/// Between two tries to reach a store that is away.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a thread is asked.
 pub enum Job {
     Send(Box<SendJob>),
     /// Was this request accepted before? Answered after everything that was queued before it.
@@ -46,6 +50,7 @@ pub struct SendJob {
 }
 
 /// What [`Committer::start`] needs.
+#[derive(Clone)]
 pub struct Parts {
     pub config: Arc<Config>,
     pub clock: Clock,
@@ -56,23 +61,29 @@ pub struct Parts {
     pub runtime: Handle,
 }
 
-/// The way to the commit thread.
+/// The way to the commit threads.
 pub struct Committer {
-    queue: mpsc::Sender<Job>,
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
+    queues: Vec<mpsc::Sender<Job>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 impl Committer {
-    pub fn start(parts: Parts) -> io::Result<Self> {
-        let (queue, jobs) = mpsc::channel(parts.config.messages.send_queue);
-        let worker = Worker::new(parts, jobs);
-        let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || worker.run())?;
-        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
+    pub fn start(parts: &Parts) -> io::Result<Self> {
+        let mut started = Self { queues: Vec::new(), threads: Mutex::default() };
+        for number in 0..parts.config.commit_writers() {
+            let (queue, jobs) = mpsc::channel(parts.config.messages.send_queue);
+            let worker = Worker::new(parts, jobs);
+            let thread = thread::Builder::new().name(format!("commit-{number}")).spawn(move || worker.run())?;
+            started.queues.push(queue);
+            started.threads.lock().push(thread);
+        }
+        Ok(started)
     }
 
-    /// Puts a job in the queue. If that is full or gone, the asker hears it here and now.
-    pub fn enqueue(&self, job: Job) {
-        let (job, error) = match self.queue.try_send(job) {
+    /// Puts a job of this device in its queue. If that is full or gone, the asker hears it here and now.
+    pub fn enqueue(&self, sender: DeviceKey, job: Job) {
+        let queue = &self.queues[sender.0.unsigned_abs() as usize % self.queues.len()];
+        let (job, error) = match queue.try_send(job) {
             Ok(()) => return,
             Err(mpsc::error::TrySendError::Full(job)) => (job, SendError::Busy),
             Err(mpsc::error::TrySendError::Closed(job)) => (job, SendError::ShuttingDown),
@@ -82,13 +93,17 @@ impl Committer {
         }
     }
 
-    /// Waits until what stands in the queue is committed. Blocks.
+    /// Waits until what stands in the queues is committed. Blocks.
     pub fn stop(&self) {
-        let Some(thread) = self.thread.lock().take() else { return };
-        // A queue that is closed already means that the thread has ended.
-        drop(self.queue.blocking_send(Job::Stop));
-        if thread.join().is_err() {
-            tracing::error!("the commit thread panicked");
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for queue in self.queues.iter().take(threads.len()) {
+            // A queue that is closed already means that its thread has ended.
+            drop(queue.blocking_send(Job::Stop));
+        }
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a commit thread panicked");
+            }
         }
     }
 }
@@ -97,6 +112,7 @@ struct Worker {
     jobs: mpsc::Receiver<Job>,
     max_sends: usize,
     max_delay: Duration,
+    give_up_after: Duration,
     limits: MailboxLimits,
     clock: Clock,
     db: Db,
@@ -107,12 +123,13 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(parts: Parts, jobs: mpsc::Receiver<Job>) -> Self {
-        let Parts { config, clock, db, streams, answers, explainer, runtime } = parts;
+    fn new(parts: &Parts, jobs: mpsc::Receiver<Job>) -> Self {
+        let Parts { config, clock, db, streams, answers, explainer, runtime } = parts.clone();
         Self {
             jobs,
             max_sends: config.messages.commit_max_sends,
             max_delay: config.messages.commit_max_delay,
+            give_up_after: config.storage.timeout,
             limits: MailboxLimits {
                 max_bytes: config.mailbox.max_bytes,
                 max_entries: config.mailbox.max_entries,
@@ -179,12 +196,7 @@ impl Worker {
     }
 
     fn commit(&self, sends: Vec<PreparedSend>, waiting: Vec<Waiting>) {
-        // A batch whose outcome is unknown is tried again whole: its answers' rows say which of it was committed.
-        let outcomes = self.write(&sends, &waiting).or_else(|error| {
-            tracing::warn!(%error, sends = sends.len(), "commit failed, trying the batch again");
-            self.write(&sends, &waiting)
-        });
-        match outcomes {
+        match self.write_whatever_comes(&sends, &waiting) {
             Ok(outcomes) => {
                 let mut entries = Vec::with_capacity(sends.iter().map(|send| send.entries.len()).sum());
                 for ((send, waiting), outcome) in sends.into_iter().zip(waiting).zip(outcomes) {
@@ -193,11 +205,36 @@ impl Worker {
                 self.streams.publish(entries);
             }
             Err(error) => {
-                tracing::error!(%error, sends = sends.len(), "commit failed");
+                tracing::error!(reason = error.reason(), sends = sends.len(), "commit failed");
                 for waiting in waiting {
                     (waiting.reply)(Err(SendError::OutcomeUnknown));
                 }
             }
+        }
+    }
+
+    /// A batch whose outcome is unknown is tried again whole: its answers' rows say which of it was committed. A store that is away gets
+    /// some time to come back, any other failure one more try.
+    #[expect(clippy::disallowed_methods, reason = "this thread serves nothing else while the store is away")]
+    fn write_whatever_comes(
+        &self,
+        sends: &[PreparedSend],
+        waiting: &[Waiting],
+    ) -> Result<Vec<SendOutcome>, StorageError> {
+        let began = self.clock.elapsed();
+        let mut tries = 0;
+        loop {
+            let error = match self.write(sends, waiting) {
+                Ok(outcomes) => return Ok(outcomes),
+                Err(error) => error,
+            };
+            tries += 1;
+            let waits = error.may_pass() && self.clock.elapsed().saturating_sub(began) < self.give_up_after;
+            if !waits && tries > 1 {
+                return Err(error);
+            }
+            tracing::warn!(reason = error.reason(), sends = sends.len(), "commit failed, trying the batch again");
+            thread::sleep(if matches!(error, StorageError::Unavailable(_)) { RETRY_PAUSE } else { Duration::ZERO });
         }
     }
 

@@ -1,9 +1,13 @@
 //! Who a conversation's messages go to: its members and their devices, cached.
 //!
 //! The caches may be stale: a control entry drops what it made untrue, and the commit compares membership and list numbers with the
-//! rows it locks. So staleness costs a sender a mismatch answer, never a wrong recipient.
+//! rows it locks. So staleness costs a sender a mismatch answer, never a wrong recipient. An ephemeral message has no commit: for it the
+//! caches are as old as the control stream, and what was read while that brought something is not kept.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use martlet_protocol::{
     id::{AccountId, ConversationId, DeviceId, Hash, PublicKey},
@@ -71,11 +75,14 @@ struct Inner {
     db: Db,
     conversations: Cache<ConversationId, Arc<ConversationView>>,
     accounts: Cache<AccountId, Arc<AccountView>>,
+    /// Control entries heard of. What was read before one and cached after it would stay, untrue.
+    changes: AtomicU64,
 }
 
 impl Directory {
     pub fn new(db: Db) -> Self {
-        Self(Arc::new(Inner { db, conversations: Cache::new(CACHED), accounts: Cache::new(CACHED) }))
+        let (conversations, accounts) = (Cache::new(CACHED), Cache::new(CACHED));
+        Self(Arc::new(Inner { db, conversations, accounts, changes: AtomicU64::new(0) }))
     }
 
     /// Everybody that a message of this sender goes to, from the caches where they have it.
@@ -133,6 +140,8 @@ impl Directory {
 
     /// Drops what a control entry made untrue.
     pub fn on_control(&self, entry: &wire::ControlEntry) {
+        // Counted first: who caches after that sees that it must not, and who cached before is dropped below.
+        self.0.changes.fetch_add(1, Ordering::SeqCst);
         match &entry.event {
             Some(wire::control_entry::Event::AccountListChanged(changed)) => {
                 if let Ok(id) = AccountId::try_from(changed.account_id.as_ref()) {
@@ -149,15 +158,26 @@ impl Directory {
         }
     }
 
+    /// Drops everything: control entries were missed.
+    pub fn forget_all(&self) {
+        self.0.changes.fetch_add(1, Ordering::SeqCst);
+        self.0.conversations.clear();
+        self.0.accounts.clear();
+    }
+
     async fn load_conversation(
         &self,
         asker: &DeviceIdentity,
         id: &ConversationId,
     ) -> Result<Option<Arc<ConversationView>>, StorageError> {
         let (wanted, asker) = (*id, asker.account_key);
+        let before = self.changes();
         let view = self.0.db.read(move |conn| read_conversation(conn, &wanted, asker)).await?.map(Arc::new);
         if let Some(view) = &view {
             self.0.conversations.insert(*id, view.clone());
+            if self.changes() != before {
+                self.0.conversations.remove(id);
+            }
         }
         Ok(view)
     }
@@ -168,9 +188,17 @@ impl Directory {
         id: AccountId,
         now_ms: u64,
     ) -> Result<Arc<AccountView>, StorageError> {
+        let before = self.changes();
         let view = Arc::new(self.0.db.read(move |conn| read_account(conn, key, id, now_ms)).await?);
         self.0.accounts.insert(id, view.clone());
+        if self.changes() != before {
+            self.0.accounts.remove(&id);
+        }
         Ok(view)
+    }
+
+    fn changes(&self) -> u64 {
+        self.0.changes.load(Ordering::SeqCst)
     }
 }
 

@@ -30,8 +30,8 @@ pub enum SendError {
     /// A suite that some recipient's list does not name.
     #[error("suite {0} is not listed by every member's devices")]
     SuiteUnknown(u32),
-    /// A lifetime over the mailbox's retention.
-    #[error("a lifetime of {given_s} s is over the {allowed_s} s that mailboxes keep")]
+    /// A lifetime over the mailbox's retention, or over what an ephemeral message may have.
+    #[error("a lifetime of {given_s} s is over the {allowed_s} s that are allowed")]
     LifetimeInvalid {
         /// What came, in seconds.
         given_s: u64,
@@ -83,6 +83,7 @@ impl SendError {
             Self::RateLimited(_) => Code::RateLimited,
             Self::Busy | Self::Storage(StorageError::Busy) => Code::Busy,
             Self::ShuttingDown | Self::OutcomeUnknown => Code::Unavailable,
+            Self::Storage(error) if error.may_pass() => Code::Unavailable,
             Self::Storage(_) => Code::Internal,
             Self::Accounts(error) => error.code(),
         }

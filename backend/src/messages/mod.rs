@@ -1,6 +1,7 @@
-//! A message's way from an authenticated device to the commit: limits → fork → seal → commit → answer → relay.
+//! A message's way from an authenticated device to the commit: limits → fork → seal → commit → answer → relay. An ephemeral message goes
+//! the same way without a commit.
 //!
-//! [`Messages::submit`] is that way, as named steps; the socket and REST both call it. [`directory`] knows who the recipients are,
+//! [`Messages::submit`] and [`Messages::send_ephemeral`] are these ways, as named steps. [`directory`] knows who the recipients are,
 //! [`fork`] compares that with what the sender encrypted for, [`seal`] closes each entry to its device, [`commit`] writes many sends in
 //! one transaction, [`answer`] keeps first answers for retries, [`mismatch`] tells a sender what to do differently.
 //!
@@ -18,9 +19,9 @@ mod seal;
 use std::{io, sync::Arc};
 
 use martlet_protocol::wire;
-use martlet_storage::Db;
+use martlet_storage::{Db, DeviceKey};
 use rand::{SeedableRng as _, rngs::StdRng};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time};
 
 use crate::{
     accounts::{Accounts, DeviceIdentity},
@@ -35,7 +36,8 @@ pub use error::SendError;
 
 use answer::{Answers, RequestKey};
 use commit::{Committer, Job, SendJob};
-use directory::Directory;
+use directory::{Audience, Directory};
+use fork::Recipient;
 use mismatch::Explainer;
 use request::Request;
 use seal::Sealer;
@@ -56,6 +58,15 @@ struct Inner {
     answers: Arc<Answers>,
     explainer: Explainer,
     committer: Committer,
+    streams: Streams,
+}
+
+/// Who gets a message that fits what the node has.
+struct Forked {
+    request: Request,
+    audience: Audience,
+    recipients: Vec<Recipient>,
+    now_ms: u64,
 }
 
 /// What [`Messages::start`] needs.
@@ -87,11 +98,11 @@ impl Messages {
         let answers = Arc::new(Answers::new(parts.secrets));
         let directory = Directory::new(parts.db.clone());
         let explainer = Explainer::new(directory.clone(), parts.accounts, parts.db.clone(), parts.clock.clone());
-        let committer = Committer::start(commit::Parts {
+        let committer = Committer::start(&commit::Parts {
             config: parts.config.clone(),
             clock: parts.clock.clone(),
             db: parts.db,
-            streams: parts.streams,
+            streams: parts.streams.clone(),
             answers: answers.clone(),
             explainer: explainer.clone(),
             runtime: tokio::runtime::Handle::current(),
@@ -106,6 +117,7 @@ impl Messages {
             answers,
             explainer,
             committer,
+            streams: parts.streams,
         })))
     }
 
@@ -115,8 +127,8 @@ impl Messages {
         let inner = &*self.0;
         let key = inner.answers.request_key(&sender.device_id, &request);
         match inner.prepare(sender, request, &key).await {
-            Ok(prepared) => inner.committer.enqueue(Job::Send(Box::new(SendJob { prepared, reply }))),
-            Err(refused) => reply(inner.first_answer_or(refused, key).await),
+            Ok(prepared) => inner.committer.enqueue(sender.device_key, Job::Send(Box::new(SendJob { prepared, reply }))),
+            Err(refused) => reply(inner.first_answer_or(refused, sender.device_key, key).await),
         }
     }
 
@@ -127,13 +139,46 @@ impl Messages {
     pub async fn send(&self, sender: DeviceIdentity, request: wire::SendRequest) -> Result<wire::Accepted, SendError> {
         let (tx, rx) = oneshot::channel();
         // A caller that went away doesn't hear; its retry will.
-        self.submit(sender, request, Box::new(move |outcome| drop(tx.send(outcome)))).await;
-        rx.await.unwrap_or(Err(SendError::ShuttingDown))
+        let submitted = async {
+            self.submit(sender, request, Box::new(move |outcome| drop(tx.send(outcome)))).await;
+            rx.await.unwrap_or(Err(SendError::ShuttingDown))
+        };
+        // The commit itself goes on, so that a retry finds its answer. Twice: a batch may wait behind one that waits for the store.
+        let patience = 2 * self.0.config.storage.timeout;
+        time::timeout(patience, submitted).await.unwrap_or(Err(SendError::OutcomeUnknown))
+    }
+
+    /// Takes an ephemeral message all the way: sealed to each device and handed to those that are connected. Nothing is stored.
+    ///
+    /// Who gets it is decided by the caches, which follow the control stream. So a node that could not follow it refuses.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nobody got anything then.
+    pub async fn send_ephemeral(
+        &self,
+        sender: DeviceIdentity,
+        request: wire::SendRequest,
+    ) -> Result<wire::AcceptedEphemeral, SendError> {
+        let inner = &*self.0;
+        inner.limits.ephemeral(&sender.device_id).map_err(SendError::RateLimited)?;
+        let request = Request::parse_ephemeral(request, &inner.config)?;
+        let forked = inner.fork(&sender, request).await?;
+        if !inner.streams.may_push() {
+            return Err(SendError::Busy);
+        }
+        let (accepted, whispers) = inner.sealer.seal_ephemeral(sender, forked).await?;
+        inner.streams.whisper(whispers);
+        Ok(accepted)
     }
 
     /// Forgets what a control entry made untrue.
     pub fn on_control(&self, entry: &wire::ControlEntry) {
         self.0.directory.on_control(entry);
+    }
+
+    /// Forgets everything that control entries could have made untrue: some were missed.
+    pub fn forget_all(&self) {
+        self.0.directory.forget_all();
     }
 
     /// Commits what stands in the queue, answers it, and ends the commit thread. Later sends are refused.
@@ -152,27 +197,37 @@ impl Inner {
     ) -> Result<seal::Prepared, SendError> {
         self.limits.send(&sender.device_id).map_err(SendError::RateLimited)?;
         let request = Request::parse(request, &self.config)?;
+        let forked = self.fork(&sender, request).await?;
+        self.sealer.seal(sender, forked, *key).await
+    }
+
+    /// Who gets it, if that is exactly whom the sender encrypted for.
+    async fn fork(&self, sender: &DeviceIdentity, request: Request) -> Result<Forked, SendError> {
         let now_ms = self.clock.now_ms();
-        let audience = self.directory.audience(&sender, &request.conversation_id, now_ms).await?;
+        let audience = self.directory.audience(sender, &request.conversation_id, now_ms).await?;
         if !audience.speaks(request.suite) {
             return Err(SendError::SuiteUnknown(request.suite));
         }
-        let recipients = match fork::fork(&request, &audience, &sender, now_ms) {
-            Ok(recipients) => recipients,
+        match fork::fork(&request, &audience, sender, now_ms) {
+            Ok(recipients) => Ok(Forked { request, audience, recipients, now_ms }),
             // What is cached may be older than what the sender knows; only the store may contradict it.
-            Err(_) => return Err(self.explainer.explain(&sender, &request).await),
-        };
-        self.sealer.seal(sender, request, &audience, recipients, *key, now_ms).await
+            Err(_) => Err(self.explainer.explain(sender, &request).await),
+        }
     }
 
     /// A retry gets the first answer even if it would be refused now. The question goes through the commit queue, so that a first
     /// attempt which still stands in it is answered before "not committed" is said.
-    async fn first_answer_or(&self, refused: SendError, key: RequestKey) -> Result<wire::Accepted, SendError> {
+    async fn first_answer_or(
+        &self,
+        refused: SendError,
+        sender: DeviceKey,
+        key: RequestKey,
+    ) -> Result<wire::Accepted, SendError> {
         if !refused.may_have_been_accepted_before() {
             return Err(refused);
         }
         let (tx, rx) = oneshot::channel();
-        self.committer.enqueue(Job::Probe { key, found: tx });
+        self.committer.enqueue(sender, Job::Probe { key, found: tx });
         match rx.await {
             Ok(Some(first)) => first,
             Ok(None) => Err(refused),

@@ -22,18 +22,45 @@ pub struct Request {
     pub content: Bytes,
     /// Headers by device.
     pub forks: HashMap<DeviceId, Bytes>,
-    /// `None`: as long as mailboxes keep.
+    /// `None`: as long as mailboxes keep, or as long as an ephemeral message may live.
     pub lifetime_s: Option<u64>,
 }
 
+/// What a request may be at most, by its kind.
+struct Most {
+    content_bytes: usize,
+    lifetime_s: u64,
+}
+
 impl Request {
-    /// Checks form and limits.
+    /// Checks form and limits of a message that is to be stored.
     ///
     /// # Errors
     /// `Malformed`, `TooLarge`, `LifetimeInvalid`.
     pub fn parse(request: wire::SendRequest, config: &Config) -> Result<Self, SendError> {
+        let most = Most {
+            content_bytes: config.messages.max_content_bytes,
+            lifetime_s: config.mailbox.retention.as_secs(),
+        };
+        Self::parse_within(request, config, &most)
+    }
+
+    /// The same for an ephemeral one.
+    ///
+    /// # Errors
+    /// `Malformed`, `TooLarge`, `LifetimeInvalid`.
+    pub fn parse_ephemeral(request: wire::SendRequest, config: &Config) -> Result<Self, SendError> {
+        let messages = &config.messages;
+        let most = Most {
+            content_bytes: messages.max_ephemeral_bytes.min(messages.max_content_bytes),
+            lifetime_s: messages.ephemeral_lifetime.as_secs(),
+        };
+        Self::parse_within(request, config, &most)
+    }
+
+    fn parse_within(request: wire::SendRequest, config: &Config, most: &Most) -> Result<Self, SendError> {
         let limits = &config.messages;
-        within("content", request.content.len(), limits.max_content_bytes)?;
+        within("content", request.content.len(), most.content_bytes)?;
         within("forks", request.forks.len(), limits.max_forks_per_send)?;
         within("lists", request.lists.len(), limits.max_forks_per_send)?;
         if request.content.is_empty() {
@@ -42,10 +69,9 @@ impl Request {
         if request.suite == 0 {
             return Err(SendError::Malformed("suite is missing"));
         }
-        let retention_s = config.mailbox.retention.as_secs();
         let lifetime_s = (request.lifetime_seconds > 0).then_some(u64::from(request.lifetime_seconds));
-        if let Some(given_s) = lifetime_s.filter(|given_s| *given_s > retention_s) {
-            return Err(SendError::LifetimeInvalid { given_s, allowed_s: retention_s });
+        if let Some(given_s) = lifetime_s.filter(|given_s| *given_s > most.lifetime_s) {
+            return Err(SendError::LifetimeInvalid { given_s, allowed_s: most.lifetime_s });
         }
         Ok(Self {
             client_message_id: id(&request.client_message_id, "client_message_id is not 16 bytes")?,

@@ -16,17 +16,17 @@ use martlet_storage::{
     db::sends::{EntryBody, PreparedEntry, PreparedSend},
 };
 use parking_lot::Mutex;
+use prost::Message as _;
 use quick_cache::sync::Cache;
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::{
-    SendError,
+    Forked, SendError,
     answer::RequestKey,
-    directory::Audience,
     fork::{Gets, Recipient},
     request::Request,
 };
-use crate::{accounts::DeviceIdentity, config};
+use crate::{accounts::DeviceIdentity, config, streams::Whisper};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// HPKE set-ups that a worker thread does itself: about 1.6 ms.
@@ -52,6 +52,7 @@ pub struct Sealer(Arc<Inner>);
 struct Inner {
     inline_content_bytes: usize,
     retention_s: u64,
+    ephemeral_lifetime_s: u64,
     rng: Mutex<StdRng>,
     sealers: Cache<DeviceKey, Arc<DaySealer>>,
 }
@@ -67,6 +68,7 @@ impl Sealer {
         Self(Arc::new(Inner {
             inline_content_bytes: config.messages.inline_content_bytes,
             retention_s: config.mailbox.retention.as_secs(),
+            ephemeral_lifetime_s: config.messages.ephemeral_lifetime.as_secs(),
             rng: Mutex::new(rng),
             sealers: Cache::new(config.messages.seal_cache_devices),
         }))
@@ -79,18 +81,15 @@ impl Sealer {
     pub async fn seal(
         &self,
         sender: DeviceIdentity,
-        request: Request,
-        audience: &Audience,
-        recipients: Vec<Recipient>,
+        forked: Forked,
         key: RequestKey,
-        now_ms: u64,
     ) -> Result<Prepared, SendError> {
-        let day = now_ms / DAY_MS;
+        let Forked { request, audience, recipients, now_ms } = forked;
         let conversation_key = audience.conversation.key;
         let membership_m = audience.conversation.m;
-        let cold = recipients.iter().filter(|recipient| self.0.cached(recipient.device_key, day).is_none()).count();
         let inner = self.0.clone();
-        let work = move || -> Result<Prepared, SealError> {
+        let cold = inner.cold(&recipients, now_ms);
+        run(cold, move || {
             let (accepted, entries) = inner.seal_all(&sender, &request, &recipients, now_ms)?;
             let outside = request.content.len() > inner.inline_content_bytes;
             let lifetime_s = request.lifetime_s.unwrap_or(inner.retention_s);
@@ -105,14 +104,54 @@ impl Sealer {
                 own_lifetime: request.lifetime_s.is_some(),
             };
             Ok(Prepared { send, key, sender, accepted, request, recipients })
-        };
-        let sealed = if cold > COLD_ON_WORKER {
-            tokio::task::spawn_blocking(work).await.map_err(|_| SendError::ShuttingDown)?
-        } else {
-            work()
-        };
-        sealed.map_err(|_| SendError::Malformed("a recipient's mailbox key can't be sealed to"))
+        })
+        .await
     }
+
+    /// Seals an ephemeral message to every device that the sender made a fork for. There is no echo: acceptance proves nothing here.
+    ///
+    /// # Errors
+    /// As [`Self::seal`].
+    pub async fn seal_ephemeral(
+        &self,
+        sender: DeviceIdentity,
+        forked: Forked,
+    ) -> Result<(wire::AcceptedEphemeral, Vec<Whisper>), SendError> {
+        let Forked { request, mut recipients, now_ms, .. } = forked;
+        recipients.retain(|recipient| matches!(recipient.gets, Gets::Fork(_)));
+        let inner = self.0.clone();
+        let cold = inner.cold(&recipients, now_ms);
+        run(cold, move || {
+            let expires_at_ms = now_ms + request.lifetime_s.unwrap_or(inner.ephemeral_lifetime_s) * 1000;
+            let outside = request.content.len() > inner.inline_content_bytes;
+            let content = if outside { request.content.clone() } else { Bytes::new() };
+            let (_, entries) = inner.seal_all(&sender, &request, &recipients, now_ms)?;
+            let whispers = entries.into_iter().filter_map(|entry| whisper(entry, &content, expires_at_ms)).collect();
+            Ok((wire::AcceptedEphemeral { expires_at_ms }, whispers))
+        })
+        .await
+    }
+}
+
+/// Does the work here, or elsewhere if many recipients are new to the cache.
+async fn run<T: Send + 'static>(
+    cold: usize,
+    work: impl FnOnce() -> Result<T, SealError> + Send + 'static,
+) -> Result<T, SendError> {
+    let sealed = if cold > COLD_ON_WORKER {
+        tokio::task::spawn_blocking(work).await.map_err(|_| SendError::ShuttingDown)?
+    } else {
+        work()
+    };
+    sealed.map_err(|_| SendError::Malformed("a recipient's mailbox key can't be sealed to"))
+}
+
+/// `None` for what is no sealed entry, of which an ephemeral message has none.
+fn whisper(entry: PreparedEntry, content: &Bytes, expires_at_ms: u64) -> Option<Whisper> {
+    let EntryBody::Sealed(sealed) = entry.body else { return None };
+    let entry_id = entry.entry_id.to_wire();
+    let ephemeral = wire::Ephemeral { entry_id, sealed, content: content.clone(), expires_at_ms };
+    Some(Whisper { device_key: entry.device, expires_at_ms, payload: ephemeral.encode_to_vec().into() })
 }
 
 impl Inner {
@@ -189,6 +228,12 @@ impl Inner {
         let mut rng = self.rng.lock();
         let message_id = MessageId::random(&mut *rng);
         (message_id, (0..entries).map(|_| EntryId::random(&mut *rng)).collect())
+    }
+
+    /// Recipients that need a set-up first.
+    fn cold(&self, recipients: &[Recipient], now_ms: u64) -> usize {
+        let day = now_ms / DAY_MS;
+        recipients.iter().filter(|recipient| self.cached(recipient.device_key, day).is_none()).count()
     }
 
     fn cached(&self, device: DeviceKey, day: u64) -> Option<Arc<DaySealer>> {

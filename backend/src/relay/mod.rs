@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::subscribers::{LiveEntry, Subscribers};
+use crate::subscribers::{LiveEntry, Subscribers, Whisper};
 
 /// The way to the nodes that hold the devices.
 pub enum Relay {
@@ -16,6 +16,13 @@ impl Relay {
     pub fn publish(&self, entries: impl IntoIterator<Item = Arc<LiveEntry>>) {
         match self {
             Self::InProcess(subscribers) => subscribers.deliver(entries),
+        }
+    }
+
+    /// Passes ephemeral messages on. Never blocks, and what is lost stays lost.
+    pub fn whisper(&self, whispers: impl IntoIterator<Item = Arc<Whisper>>) {
+        match self {
+            Self::InProcess(subscribers) => subscribers.whisper(whispers),
         }
     }
 }

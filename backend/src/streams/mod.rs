@@ -22,7 +22,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use crate::subscribers::{LiveEntry, LiveItem};
+pub use crate::subscribers::{LiveEntry, LiveItem, Whisper};
 use crate::{clock::Clock, config::Config, relay::Relay, subscribers::Subscribers};
 use acks::Acks;
 use gate::{Gate, Moment};
@@ -104,6 +104,11 @@ impl Streams {
     /// Hands over what was committed, in commit order. Never blocks; what can't be handed over is read from the store later.
     pub fn publish(&self, entries: Vec<Published>) {
         self.0.relay.publish(entries.into_iter().map(|published| published.entry));
+    }
+
+    /// Hands over ephemeral messages to whoever is connected, here or on another node. Never blocks, stores nothing.
+    pub fn whisper(&self, whispers: Vec<Whisper>) {
+        self.0.relay.whisper(whispers.into_iter().map(Arc::new));
     }
 
     /// Registers a callback for control entries. Only before [`Self::start`].

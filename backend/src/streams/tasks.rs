@@ -48,11 +48,14 @@ pub(super) async fn write_acks(inner: Arc<Inner>, mut stop: Stop) {
 }
 
 pub(super) async fn sweep(inner: Arc<Inner>, mut stop: Stop) {
+    // The first sweep comes at once: it prepares the store for contents that are sent today.
+    let mut pause = std::time::Duration::ZERO;
     loop {
         tokio::select! {
-            () = time::sleep(inner.config.mailbox.sweep_interval) => {}
+            () = time::sleep(pause) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
+        pause = inner.config.mailbox.sweep_interval;
         tokio::select! {
             result = sweep_once(&inner) => {
                 if let Err(error) = result {
@@ -66,6 +69,8 @@ pub(super) async fn sweep(inner: Arc<Inner>, mut stop: Stop) {
 
 /// Small transactions with pauses between them, until nothing is left.
 async fn sweep_once(inner: &Inner) -> Result<(), StorageError> {
+    let (now_s, ahead_s) = (inner.clock.now_s(), inner.config.mailbox.retention.as_secs());
+    inner.db.write(move |conn| mailbox::keep_parts(conn, now_s, ahead_s)).await?;
     loop {
         let now_s = inner.clock.now_s();
         let expired = inner.db.write(move |conn| mailbox::expire(conn, now_s, SWEEP_LIMIT)).await?;

@@ -7,10 +7,13 @@ use martlet_protocol::wire;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{LiveEntry, SubscriberId};
+use super::{LiveEntry, SubscriberId, Whisper};
 
 /// How many bytes of live entries may wait for one worker.
 pub const MAX_WAITING_BYTES: usize = 64 << 20;
+
+/// How many bytes of whispers may wait for one worker. Counted apart, so that they never cost an entry its place.
+pub const MAX_WHISPER_BYTES: usize = 8 << 20;
 
 /// One thing for one subscriber.
 #[derive(Debug)]
@@ -26,8 +29,12 @@ pub struct Letter {
 pub enum Item {
     /// A committed entry of its mailbox.
     Live(Arc<LiveEntry>),
+    /// An ephemeral message. Over the bound it is dropped, and nobody is told.
+    Whisper(Arc<Whisper>),
     /// What became of the send with this ref.
     Answer(u64, Box<Result<wire::Accepted, wire::Problem>>),
+    /// Its mailbox's head is to be compared with the store.
+    CompareHead,
     /// What the hello says has changed.
     HelloChanged,
     /// Close with this code.
@@ -56,17 +63,28 @@ pub struct Inbox {
 struct Waiting {
     taken: Taken,
     live_bytes: usize,
+    whisper_bytes: usize,
 }
 
 impl Waiting {
     fn put(&mut self, letter: Letter) {
-        if let Item::Live(entry) = &letter.item {
-            let size = entry.item.size_bytes();
-            if self.live_bytes + size > MAX_WAITING_BYTES {
-                self.taken.missed = true;
-                return;
+        match &letter.item {
+            Item::Live(entry) => {
+                let size = entry.item.size_bytes();
+                if self.live_bytes + size > MAX_WAITING_BYTES {
+                    self.taken.missed = true;
+                    return;
+                }
+                self.live_bytes += size;
             }
-            self.live_bytes += size;
+            Item::Whisper(whisper) => {
+                let size = size_of::<Whisper>() + whisper.payload.len();
+                if self.whisper_bytes + size > MAX_WHISPER_BYTES {
+                    return;
+                }
+                self.whisper_bytes += size;
+            }
+            Item::Answer(..) | Item::CompareHead | Item::HelloChanged | Item::Close(_) => {}
         }
         self.taken.letters.push(letter);
     }
@@ -90,6 +108,12 @@ impl Inbox {
         self.wake.notify_one();
     }
 
+    /// Says that live entries may have been missed.
+    pub fn miss(&self) {
+        self.waiting.lock().taken.missed = true;
+        self.wake.notify_one();
+    }
+
     /// Says that the node stops.
     pub fn drain(&self) {
         self.waiting.lock().taken.drain = true;
@@ -101,6 +125,7 @@ impl Inbox {
     pub fn take(&self) -> Taken {
         let mut waiting = self.waiting.lock();
         waiting.live_bytes = 0;
+        waiting.whisper_bytes = 0;
         std::mem::take(&mut waiting.taken)
     }
 
@@ -133,5 +158,23 @@ mod tests {
         assert_eq!(taken.letters.len(), 4);
         assert!(matches!(taken.letters[3].item, Item::Answer(7, _)));
         assert!(!inbox.take().missed);
+    }
+
+    #[test]
+    fn whispers_over_their_bound_are_dropped_and_cost_no_entry_its_place() {
+        let inbox = Inbox::default();
+        let to = SubscriberId { worker: 0, slot: 0, generation: 0 };
+        let payload = bytes::Bytes::from(vec![0; MAX_WHISPER_BYTES / 4]);
+        for _ in 0..5 {
+            let whisper = Whisper { device_key: DeviceKey(1), expires_at_ms: 1, payload: payload.clone() };
+            inbox.put(Letter { to, item: Item::Whisper(Arc::new(whisper)) });
+        }
+        let gap = LiveItem::Gap(wire::Gap::default());
+        let entry = LiveEntry { device_key: DeviceKey(1), seq: 1, item: gap };
+        inbox.put(Letter { to, item: Item::Live(Arc::new(entry)) });
+        let taken = inbox.take();
+        assert!(!taken.missed);
+        assert_eq!(taken.letters.len(), 4, "three whispers and the entry");
+        assert!(matches!(taken.letters[3].item, Item::Live(_)));
     }
 }

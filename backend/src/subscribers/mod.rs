@@ -1,16 +1,19 @@
 //! Who reads here: which worker thread holds the socket of which device, and the inbox through which that worker is told things.
 //!
 //! [`registry`] finds a device's subscriber (one per device: the newest socket wins), [`inbox`] hands batches to a worker with one lock
-//! and one wake. Nothing here knows sockets, sub-protocols or HTTP; what a subscriber does with an item is its session's matter.
+//! and one wake, [`changes`] tells the relay between nodes who came and went. Nothing here knows sockets, sub-protocols or HTTP; what a subscriber does with an item is its session's matter.
 
+mod changes;
 mod inbox;
 mod registry;
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use martlet_protocol::{problem::close, wire};
 use martlet_storage::DeviceKey;
 
+pub use changes::Changes;
 pub use inbox::{Inbox, Item, Letter, MAX_WAITING_BYTES, Taken};
 use registry::Registry;
 
@@ -54,6 +57,17 @@ impl LiveItem {
     }
 }
 
+/// An ephemeral message on its way to one device: stored nowhere, worth nothing later.
+#[derive(Debug, Clone)]
+pub struct Whisper {
+    /// For which device.
+    pub device_key: DeviceKey,
+    /// When it is dropped, in Unix milliseconds.
+    pub expires_at_ms: u64,
+    /// An encoded [`wire::Ephemeral`], as it stands in the frame.
+    pub payload: Bytes,
+}
+
 /// Where a subscriber is. The generation tells it from later users of the same slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubscriberId {
@@ -73,6 +87,8 @@ pub struct Subscribers {
     registry: Registry,
     /// One per worker thread, made when that thread starts.
     inboxes: Vec<OnceLock<Arc<Inbox>>>,
+    /// If somebody wants to know who comes and goes.
+    changes: OnceLock<Arc<Changes>>,
 }
 
 impl Default for Subscribers {
@@ -86,7 +102,13 @@ impl Subscribers {
     #[must_use]
     pub fn new() -> Self {
         let inboxes = (0..MAX_WORKERS).map(|_| OnceLock::new()).collect();
-        Self { registry: Registry::default(), inboxes }
+        Self { registry: Registry::default(), inboxes, changes: OnceLock::new() }
+    }
+
+    /// Who comes and goes from here on. All callers get the same, which has one reader.
+    #[must_use]
+    pub fn changes(&self) -> Arc<Changes> {
+        self.changes.get_or_init(Arc::default).clone()
     }
 
     /// The inbox for a new worker thread, with its number; `None` if there are [`MAX_WORKERS`] already.
@@ -102,11 +124,30 @@ impl Subscribers {
         if let Some(older) = self.registry.insert(device_key, id) {
             self.tell(older, Item::Close(close::REPLACED));
         }
+        if let Some(changes) = self.changes.get() {
+            changes.add(device_key);
+        }
     }
 
     /// The socket is gone. Does nothing if a newer one has taken its place.
     pub fn unregister(&self, device_key: DeviceKey, id: SubscriberId) {
-        self.registry.remove(device_key, id);
+        if self.registry.remove(device_key, id)
+            && let Some(changes) = self.changes.get()
+        {
+            changes.add(device_key);
+        }
+    }
+
+    /// Where the device reads, if here.
+    #[must_use]
+    pub fn find(&self, device_key: DeviceKey) -> Option<SubscriberId> {
+        self.registry.find(device_key)
+    }
+
+    /// All devices that read here.
+    #[must_use]
+    pub fn devices(&self) -> Vec<DeviceKey> {
+        self.registry.all().into_iter().map(|(device_key, _)| device_key).collect()
     }
 
     /// How many devices read here.
@@ -117,10 +158,31 @@ impl Subscribers {
 
     /// Hands entries to those of their devices that read here, in the order given: one lock and one wake per worker.
     pub fn deliver(&self, entries: impl IntoIterator<Item = Arc<LiveEntry>>) {
+        self.hand_out(entries.into_iter().map(|entry| (entry.device_key, Item::Live(entry))));
+    }
+
+    /// The same for what is never stored. Whoever doesn't read here gets nothing, now or later.
+    pub fn whisper(&self, whispers: impl IntoIterator<Item = Arc<Whisper>>) {
+        self.hand_out(whispers.into_iter().map(|whisper| (whisper.device_key, Item::Whisper(whisper))));
+    }
+
+    /// Something may have happened to these mailboxes that nobody told: their heads are to be compared with the store.
+    pub fn compare_heads(&self, devices: impl IntoIterator<Item = DeviceKey>) {
+        self.hand_out(devices.into_iter().map(|device_key| (device_key, Item::CompareHead)));
+    }
+
+    /// The same for all mailboxes that are read here.
+    pub fn compare_all_heads(&self) {
+        for inbox in self.inboxes.iter().filter_map(OnceLock::get) {
+            inbox.miss();
+        }
+    }
+
+    fn hand_out(&self, items: impl Iterator<Item = (DeviceKey, Item)>) {
         let mut batches: Vec<(u16, Vec<Letter>)> = Vec::new();
-        for entry in entries {
-            let Some(to) = self.registry.find(entry.device_key) else { continue };
-            let letter = Letter { to, item: Item::Live(entry) };
+        for (device_key, item) in items {
+            let Some(to) = self.registry.find(device_key) else { continue };
+            let letter = Letter { to, item };
             match batches.iter_mut().find(|(worker, _)| *worker == to.worker) {
                 Some((_, batch)) => batch.push(letter),
                 None => batches.push((to.worker, vec![letter])),
@@ -131,6 +193,11 @@ impl Subscribers {
                 inbox.put_all(batch);
             }
         }
+    }
+
+    /// Closes one socket, if it still is this one.
+    pub fn close_subscriber(&self, id: SubscriberId, code: u16) {
+        self.tell(id, Item::Close(code));
     }
 
     /// Closes the device's socket, if it has one here.
@@ -216,5 +283,19 @@ mod tests {
         assert_eq!(subscribers.count(), 1, "the older one's end does not remove the newer");
         subscribers.unregister(DeviceKey(1), id(worker, 1));
         assert_eq!(subscribers.count(), 0);
+    }
+
+    #[test]
+    fn who_came_and_went_is_told_once_and_only_if_something_changed() {
+        let subscribers = Subscribers::new();
+        subscribers.register(DeviceKey(9), id(0, 0));
+        let changes = subscribers.changes();
+        assert!(changes.take().is_empty(), "nobody had asked yet");
+        subscribers.register(DeviceKey(1), id(0, 1));
+        subscribers.unregister(DeviceKey(1), id(0, 1));
+        subscribers.register(DeviceKey(1), id(0, 2));
+        assert_eq!(changes.take().into_iter().collect::<Vec<_>>(), [DeviceKey(1)]);
+        subscribers.unregister(DeviceKey(1), id(0, 1));
+        assert!(changes.take().is_empty(), "the older socket's end changes nothing");
     }
 }

@@ -40,13 +40,16 @@ impl Registry {
         older
     }
 
-    pub(super) fn remove(&self, device_key: DeviceKey, id: SubscriberId) {
+    /// Whether it was in place.
+    pub(super) fn remove(&self, device_key: DeviceKey, id: SubscriberId) -> bool {
         if let Entry::Occupied(place) = self.shard(device_key).write().entry(device_key)
             && *place.get() == id
         {
             place.remove();
             self.count.fetch_sub(1, Ordering::Relaxed);
+            return true;
         }
+        false
     }
 
     pub(super) fn find(&self, device_key: DeviceKey) -> Option<SubscriberId> {

@@ -27,8 +27,9 @@ pub(super) enum SubProtocol {
 /// Shared content from this size on is worth a piece of its own in the write.
 const SHARE_FROM_BYTES: usize = 2048;
 
-/// Numbers of the schema's fields, for the one message that is written piece by piece.
+/// Numbers of the schema's fields, for the messages that are written piece by piece.
 const NODE_FRAME_ENTRY: u32 = 3;
+const NODE_FRAME_EPHEMERAL: u32 = 10;
 const MAILBOX_ENTRY_CONTENT: u32 = 4;
 
 impl SubProtocol {
@@ -82,6 +83,27 @@ impl SubProtocol {
             }
             LiveItem::Entry(entry) => self.encode(&unasked(wire::node_frame::Frame::Entry(entry)), out),
             LiveItem::Gap(gap) => self.encode(&unasked(wire::node_frame::Frame::Gap(gap)), out),
+        }
+    }
+
+    /// Writes an ephemeral message, which comes encoded. One that can't be read is left out.
+    pub(super) fn encode_whisper(self, payload: &[u8], out: &mut Outbox) {
+        match self {
+            Self::Proto => {
+                let key_len = encoded_len_varint(u64::from(NODE_FRAME_EPHEMERAL << 3));
+                let payload_len = payload.len() as u64;
+                let len = key_len + encoded_len_varint(payload_len) + payload.len();
+                out.frame(Opcode::Binary, len, |out| {
+                    encode_key(NODE_FRAME_EPHEMERAL, WireType::LengthDelimited, out);
+                    encode_varint(payload_len, out);
+                    out.extend_from_slice(payload);
+                });
+            }
+            Self::Json => {
+                if let Ok(ephemeral) = wire::Ephemeral::decode(payload) {
+                    self.encode(&unasked(wire::node_frame::Frame::Ephemeral(ephemeral)), out);
+                }
+            }
         }
     }
 }
@@ -142,9 +164,9 @@ mod tests {
     }
 
     /// The payload of the one frame.
-    fn written(subprotocol: SubProtocol, item: LiveItem) -> Vec<u8> {
+    fn written(fill: impl FnOnce(&mut Outbox)) -> Vec<u8> {
         let mut outbox = Outbox::default();
-        subprotocol.encode_item(item, &mut outbox);
+        fill(&mut outbox);
         let sink = Everything::default();
         outbox.write(&sink).expect("takes everything");
         let bytes = sink.0.into_inner();
@@ -160,12 +182,33 @@ mod tests {
     fn shared_content_reads_like_any() {
         for content in [0, 1, SHARE_FROM_BYTES - 1, SHARE_FROM_BYTES, 70_000] {
             let item = LiveItem::Entry(entry(content));
-            let frame =
-                wire::NodeFrame::decode(written(SubProtocol::Proto, item.clone()).as_slice()).expect("protobuf");
+            let written = |subprotocol: SubProtocol| written(|out| subprotocol.encode_item(item.clone(), out));
+            let frame = wire::NodeFrame::decode(written(SubProtocol::Proto).as_slice()).expect("protobuf");
             assert_eq!(frame, unasked(wire::node_frame::Frame::Entry(entry(content))));
-            let frame: wire::NodeFrame = serde_json::from_slice(&written(SubProtocol::Json, item)).expect("JSON");
+            let frame: wire::NodeFrame = serde_json::from_slice(&written(SubProtocol::Json)).expect("JSON");
             assert_eq!(frame, unasked(wire::node_frame::Frame::Entry(entry(content))));
         }
+    }
+
+    #[test]
+    fn whispers_read_like_any_frame() {
+        for content in [0, 100, 70_000] {
+            let ephemeral = wire::Ephemeral {
+                entry_id: vec![1; 16].into(),
+                sealed: vec![2; 200].into(),
+                content: vec![3; content].into(),
+                expires_at_ms: 9,
+            };
+            let payload = ephemeral.encode_to_vec();
+            let written = |subprotocol: SubProtocol| written(|out| subprotocol.encode_whisper(&payload, out));
+            let frame = wire::NodeFrame::decode(written(SubProtocol::Proto).as_slice()).expect("protobuf");
+            assert_eq!(frame, unasked(wire::node_frame::Frame::Ephemeral(ephemeral.clone())));
+            let frame: wire::NodeFrame = serde_json::from_slice(&written(SubProtocol::Json)).expect("JSON");
+            assert_eq!(frame, unasked(wire::node_frame::Frame::Ephemeral(ephemeral)));
+        }
+        let mut outbox = Outbox::default();
+        SubProtocol::Json.encode_whisper(&[0xff], &mut outbox);
+        assert_eq!(outbox.waiting_bytes(), 0);
     }
 
     #[test]

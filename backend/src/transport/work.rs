@@ -195,16 +195,37 @@ impl Worker {
     async fn compare_chunk(self: &Rc<Self>, from: usize) {
         let live =
             |connection: &&Rc<Connection>| connection.state.borrow().session.as_ref().is_some_and(Session::is_live);
-        let mut connections: Vec<Rc<Connection>> =
-            self.slots.borrow().range(from, HEADS_PER_QUERY).filter(live).cloned().collect();
+        let connections = self.slots.borrow().range(from, HEADS_PER_QUERY).filter(live).cloned().collect();
+        self.compare(connections).await;
+    }
+
+    /// Compares the heads of those that the relay names: what it subscribed to only now may have been published before.
+    pub(super) async fn compare_asked(self: Rc<Self>) {
+        loop {
+            self.compare_these.notified().await;
+            let asked = self.to_compare.take();
+            for connections in asked.chunks(HEADS_PER_QUERY) {
+                while !self.compare(connections.to_vec()).await {
+                    time::sleep(RETRY + self.part_of(RETRY)).await;
+                }
+            }
+        }
+    }
+
+    /// Sessions that are not live take the head too: they read until they have reached it. False if the store could not be asked.
+    async fn compare(self: &Rc<Self>, mut connections: Vec<Rc<Connection>>) -> bool {
+        connections.retain(|connection| !connection.state.borrow().closing);
         if connections.is_empty() {
-            return;
+            return true;
         }
         connections.sort_unstable_by_key(|connection| connection.identity.device_key);
         let keys = connections.iter().map(|connection| connection.identity.device_key).collect();
         let heads = match self.services.streams.mailbox_heads(keys).await {
             Ok(heads) => heads,
-            Err(error) => return tracing::warn!(%error, "heads could not be compared; the next round does"),
+            Err(error) => {
+                tracing::warn!(%error, "heads could not be compared; the next round does");
+                return false;
+            }
         };
         for connection in connections {
             let found = heads.binary_search_by_key(&connection.identity.device_key, |(device_key, _)| *device_key);
@@ -222,20 +243,36 @@ impl Worker {
                 self.flush(&connection);
             }
         }
+        true
     }
 }
 
-/// Submits a send; the answer comes back through the inbox, from the commit thread and without a task of its own.
+/// Submits a send; the answer comes back through the inbox, from the commit thread and without a task of its own. An ephemeral one is
+/// done when this returns.
 pub(super) async fn submit(worker: &Rc<Worker>, connection: &Rc<Connection>, send: session::Send) {
+    if send.ephemeral {
+        return submit_ephemeral(worker, connection, send).await;
+    }
     let (inbox, to, reference) = (worker.inbox.clone(), connection.id, send.reference);
     let reply = Box::new(move |result: Result<wire::Accepted, SendError>| {
-        let result = result.map_err(|error| {
-            if error.code() == Code::Internal {
-                tracing::error!(%error, "a send failed");
-            }
-            error.into_problem()
-        });
-        inbox.put(Letter { to, item: Item::Answer(reference, Box::new(result)) });
+        inbox.put(Letter { to, item: Item::Answer(reference, Box::new(result.map_err(refused))) });
     });
     worker.services.messages.submit(connection.identity, send.request, reply).await;
+}
+
+async fn submit_ephemeral(worker: &Rc<Worker>, connection: &Rc<Connection>, send: session::Send) {
+    let sent = worker.services.messages.send_ephemeral(connection.identity, send.request).await;
+    let answer = sent.map(node_frame::Frame::AcceptedEphemeral).map_err(refused);
+    let mut outputs = Vec::new();
+    if let Some(session) = &mut connection.state.borrow_mut().session {
+        session.answered(send.reference, answer, &mut outputs);
+    }
+    worker.apply(connection, outputs);
+}
+
+fn refused(error: SendError) -> wire::Problem {
+    if error.code() == Code::Internal {
+        tracing::error!(%error, "a send failed");
+    }
+    error.into_problem()
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use martlet_protocol::problem::close;
+use martlet_protocol::{problem::close, wire::node_frame};
 use tokio::{
     sync::{Notify, Semaphore},
     task::{spawn_local, yield_now},
@@ -59,8 +59,11 @@ pub(super) struct Worker {
     pub(super) wheel: RefCell<Wheel<(SubscriberId, Due)>>,
     /// The one read buffer of all connections that have no part of a frame waiting.
     pub(super) scratch: RefCell<BytesMut>,
-    /// Heads are to be compared at once.
+    /// All heads are to be compared at once.
     pub(super) compare_now: Notify,
+    /// Connections whose heads are to be compared, and the sign that there are some.
+    pub(super) to_compare: RefCell<Vec<Rc<Connection>>>,
+    pub(super) compare_these: Notify,
     /// For those who have just come and need the store: many at once wait here, not in front of everybody else's reads.
     pub(super) arrivals: Semaphore,
     number: u16,
@@ -91,6 +94,8 @@ impl Worker {
             wheel: RefCell::new(Wheel::new(longest)),
             scratch: RefCell::default(),
             compare_now: Notify::new(),
+            to_compare: RefCell::default(),
+            compare_these: Notify::new(),
             arrivals: Semaphore::new(ARRIVALS_AT_ONCE),
             may_push: Cell::new(false),
             gated: RefCell::default(),
@@ -101,6 +106,7 @@ impl Worker {
         });
         keep_up(worker.clone().run());
         keep_up(worker.clone().compare_heads());
+        keep_up(worker.clone().compare_asked());
         Some(worker)
     }
 
@@ -171,11 +177,23 @@ impl Worker {
                 let Some(session) = &mut state.session else { return };
                 session.deliver(item, full, self.now(), &self.rules, &mut outputs);
             }
+            // While the gate is closed nothing may be pushed, and nothing of this kind is worth keeping until it opens.
+            Item::Whisper(whisper) if self.may_push.get() => {
+                let mut state = connection.state.borrow_mut();
+                let full = state.waiting_bytes() >= self.rules.budget_bytes;
+                let Some(session) = &mut state.session else { return };
+                session.whisper(&whisper, full, self.services.clock.now_ms(), &mut outputs);
+            }
+            Item::Whisper(_) => {}
             Item::Answer(reference, result) => {
                 let mut state = connection.state.borrow_mut();
                 let Some(session) = &mut state.session else { return };
-                session.answered(reference, *result, &mut outputs);
+                session.answered(reference, result.map(node_frame::Frame::Accepted), &mut outputs);
                 state.wake_reader();
+            }
+            Item::CompareHead => {
+                self.to_compare.borrow_mut().push(connection.clone());
+                return self.compare_these.notify_one();
             }
             Item::HelloChanged => return self.hello_changed(connection),
             Item::Close(code) => return self.close(connection, Some(code)),
@@ -193,6 +211,7 @@ impl Worker {
             match output {
                 Output::Frame(frame) => connection.subprotocol.encode(&frame, state.outbox()),
                 Output::Item(item) => connection.subprotocol.encode_item(item, state.outbox()),
+                Output::Whisper(payload) => connection.subprotocol.encode_whisper(&payload, state.outbox()),
                 Output::Acked(seq) => self.services.streams.acked(connection.identity.device_key, seq),
                 Output::Read(after_seq) => drop(spawn_local(self.clone().read_range(connection.clone(), after_seq))),
                 Output::Tick(delay) => drop(spawn_local(self.clone().tick_later(connection.clone(), delay))),

@@ -87,6 +87,7 @@ impl Writer {
             sender_device_id: circle.sender().keys.device_id.to_wire(),
             sender_counter: self.written,
             previous_message_hash: self.previous.map(Hash::to_wire).unwrap_or_default(),
+            ephemeral_until_ms: 0,
         }
     }
 }

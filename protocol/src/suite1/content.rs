@@ -25,6 +25,9 @@ const TAG_LEN: usize = 16;
 /// The key encrypts one content only.
 const NONCE: [u8; 12] = [0; 12];
 
+/// How long an ephemeral message may be good for, in milliseconds, by what it says itself.
+pub const MAX_EPHEMERAL_LIFETIME_MS: u64 = 60_000;
+
 /// Bytes that content has over its padded plaintext.
 pub const CONTENT_OVERHEAD: usize = PREFIX_LEN + TAG_LEN;
 
@@ -100,6 +103,21 @@ pub enum ContentError {
     /// The plaintext names another `client_message_id` than the envelope.
     #[error("the message has another id")]
     MessageId,
+    /// The plaintext is neither of a stored nor of an ephemeral message.
+    #[error("the message is neither a stored nor an ephemeral one")]
+    Kind,
+}
+
+/// The two kinds of messages. The signed plaintext says which one it is, so that nobody can make one pass for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageKind {
+    /// Numbered, and naming its predecessor.
+    Stored,
+    /// Outside that order, and worthless after a short time.
+    Ephemeral {
+        /// Unix milliseconds, by the sender's clock.
+        until_ms: u64,
+    },
 }
 
 impl From<SignatureError> for ContentError {
@@ -200,6 +218,28 @@ impl OpenedPlaintext {
     /// [`ContentError::Signature`].
     pub fn verify(&self, sender: &PublicKey) -> Result<(), ContentError> {
         Ok(verify(sender, &message_transcript(&self.signed_bytes), &self.signature)?)
+    }
+
+    /// Which kind of message this is.
+    ///
+    /// # Errors
+    /// [`ContentError::Kind`] if its counter, its predecessor and its end don't go together.
+    pub fn kind(&self) -> Result<MessageKind, ContentError> {
+        let inner = &self.plaintext;
+        let until_ms = inner.ephemeral_until_ms;
+        let is_first = inner.previous_message_hash.is_empty();
+        let stands = if until_ms == 0 {
+            inner.sender_counter != 0 && (inner.sender_counter == 1) == is_first
+        } else {
+            let lifetime_ms = until_ms.checked_sub(inner.sent_at_ms);
+            let lives = lifetime_ms.is_some_and(|ms| (1..=MAX_EPHEMERAL_LIFETIME_MS).contains(&ms));
+            inner.sender_counter == 0 && is_first && lives
+        };
+        match (stands, until_ms) {
+            (false, _) => Err(ContentError::Kind),
+            (true, 0) => Ok(MessageKind::Stored),
+            (true, until_ms) => Ok(MessageKind::Ephemeral { until_ms }),
+        }
     }
 
     /// Checks that the plaintext is what the envelope says: version, suite, conversation, sender and message id.

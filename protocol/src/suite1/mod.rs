@@ -28,6 +28,7 @@ mod header;
 mod padding;
 
 pub use content::{CONTENT_OVERHEAD, ContentError, ContentKey, OpenedPlaintext, open_content, seal_content};
+pub use content::{MAX_EPHEMERAL_LIFETIME_MS, MessageKind};
 pub use header::{ECHO_HEADER_LEN, FORK_HEADER_LEN, ForkContext, ForkHeader, Header, HeaderError, echo_header};
 pub use header::{fork_header, open_header, parse_header};
 pub use padding::{MIN_PADDED_LEN, padded_len};

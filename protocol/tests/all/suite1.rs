@@ -7,7 +7,8 @@ use martlet_protocol::{
     rest::PrekeyKind,
     suite1::{
         CONTENT_OVERHEAD, ContentError, ContentKey, ECHO_HEADER_LEN, FORK_HEADER_LEN, ForkContext, ForkHeader, Header,
-        HeaderError, echo_header, fork_header, open_content, open_header, padded_len, parse_header, seal_content,
+        HeaderError, MAX_EPHEMERAL_LIFETIME_MS, MessageKind, echo_header, fork_header, open_content, open_header,
+        padded_len, parse_header, seal_content,
     },
     wire,
 };
@@ -89,6 +90,7 @@ fn plaintext(rng: &mut ChaCha20Rng, alice: &Account, bob: &Account) -> wire::Pla
         sender_device_id: alice.devices[0].id.to_wire(),
         sender_counter: 1,
         previous_message_hash: Bytes::new(),
+        ephemeral_until_ms: 0,
     }
 }
 
@@ -272,5 +274,38 @@ fn a_message_is_by_its_sender_and_for_its_envelope() {
         let (key, content) = seal_content(&mut rng, &plaintext, &sent.alice.devices[0].signing);
         let opened = open_content(&key, &content).expect("opens");
         assert_eq!(opened.check_envelope(&sent.context), Err(error));
+    }
+}
+
+#[test]
+fn a_message_is_stored_or_ephemeral_and_never_both() {
+    let mut rng = rng(36);
+    let sent = Sent::new(&mut rng);
+    let until_ms = NOW_MS + MAX_EPHEMERAL_LIFETIME_MS;
+    let hash = || Hash::of(b"before").to_wire();
+    // Counter, predecessor, end.
+    let cases: [(u64, Bytes, u64, Result<MessageKind, ContentError>); 11] = [
+        (1, Bytes::new(), 0, Ok(MessageKind::Stored)),
+        (2, hash(), 0, Ok(MessageKind::Stored)),
+        (0, Bytes::new(), until_ms, Ok(MessageKind::Ephemeral { until_ms })),
+        (0, Bytes::new(), NOW_MS + 1, Ok(MessageKind::Ephemeral { until_ms: NOW_MS + 1 })),
+        (0, Bytes::new(), 0, Err(ContentError::Kind)),
+        (1, hash(), 0, Err(ContentError::Kind)),
+        (2, Bytes::new(), 0, Err(ContentError::Kind)),
+        (1, Bytes::new(), until_ms, Err(ContentError::Kind)),
+        (0, hash(), until_ms, Err(ContentError::Kind)),
+        (0, Bytes::new(), NOW_MS, Err(ContentError::Kind)),
+        (0, Bytes::new(), until_ms + 1, Err(ContentError::Kind)),
+    ];
+    for (sender_counter, previous_message_hash, ephemeral_until_ms, kind) in cases {
+        let what = format!("{sender_counter} {} {ephemeral_until_ms}", previous_message_hash.len());
+        let plaintext = wire::Plaintext {
+            sender_counter,
+            previous_message_hash,
+            ephemeral_until_ms,
+            ..sent.plaintext.clone()
+        };
+        let (key, content) = seal_content(&mut rng, &plaintext, &sent.alice.devices[0].signing);
+        assert_eq!(open_content(&key, &content).expect("opens").kind(), kind, "{what}");
     }
 }

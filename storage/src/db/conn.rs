@@ -2,14 +2,16 @@
 
 use std::panic::{self, AssertUnwindSafe};
 
-use diesel::sqlite::SqliteConnection;
+use diesel::{pg::PgConnection, sqlite::SqliteConnection};
 
-use super::{StorageError, sqlite};
+use super::{StorageError, postgres, sqlite};
 
 /// A connection: a closed enum, so that each query is compiled for each backend.
 pub enum Conn {
     /// The embedded default.
     Sqlite(SqliteConnection),
+    /// Of a cluster.
+    Postgres(PgConnection),
 }
 
 /// Runs one query on whichever backend it is: `on!(conn, c => query.execute(c))`.
@@ -17,51 +19,81 @@ macro_rules! on {
     ($conn:expr, $c:ident => $query:expr) => {
         match $conn {
             $crate::db::Conn::Sqlite($c) => $query,
+            $crate::db::Conn::Postgres($c) => $query,
         }
     };
 }
 pub(crate) use on;
 
+/// How a transaction begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// To change the store. On SQLite it holds the write lock from its first moment, so that nothing it has read can change under it.
+    /// PostgreSQL has no such lock: what must not change is locked row by row, and each statement sees what is committed when it begins.
+    Write,
+    /// To read one snapshot.
+    Read,
+}
+
 impl Conn {
-    /// A transaction that holds the write lock from its first moment, so that nothing it has read can change under it.
-    pub(super) fn write<T, E>(&mut self, run: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E>
-    where
-        E: From<StorageError>,
-    {
-        self.transaction("BEGIN IMMEDIATE", run)
-    }
-
-    /// A transaction over one snapshot.
-    pub(super) fn read<T, E>(&mut self, run: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E>
-    where
-        E: From<StorageError>,
-    {
-        self.transaction("BEGIN DEFERRED", run)
-    }
-
-    /// Commits what the closure did, or undoes it if it fails or panics: the connection goes back to others either way.
+    /// Commits what the closure did, or undoes it if it fails or panics. Also tells whether the connection can be used again.
     ///
     /// Diesel's transaction manager stands aside: SQLite ends a transaction by itself when the disk is full, and the manager then
     /// calls the connection broken for good.
-    fn transaction<T, E>(&mut self, begin: &str, run: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E>
+    pub(super) fn transaction<T, E>(
+        &mut self,
+        begin: Begin,
+        run: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> (Result<T, E>, bool)
     where
         E: From<StorageError>,
     {
-        on!(self, c => sqlite::begin(c, begin))?;
-        let result = panic::catch_unwind(AssertUnwindSafe(|| run(self)));
-        match result {
-            Ok(Ok(value)) => {
-                on!(self, c => sqlite::commit(c))?;
-                Ok(value)
-            }
+        if let Err(error) = self.begin(begin) {
+            return (Err(error.into()), self.is_local());
+        }
+        match panic::catch_unwind(AssertUnwindSafe(|| run(self))) {
+            Ok(Ok(value)) => match self.commit() {
+                Ok(()) => (Ok(value), true),
+                Err(error) => (Err(error.into()), self.is_local()),
+            },
             Ok(Err(error)) => {
-                on!(self, c => sqlite::roll_back(c));
-                Err(error)
+                let undone = self.roll_back();
+                (Err(error), undone)
             }
             Err(panic) => {
-                on!(self, c => sqlite::roll_back(c));
+                self.roll_back();
                 panic::resume_unwind(panic)
             }
+        }
+    }
+
+    /// There is no network between it and the store, so that a failure says nothing about the connection.
+    fn is_local(&self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+
+    fn begin(&mut self, begin: Begin) -> Result<(), StorageError> {
+        match self {
+            Self::Sqlite(c) => sqlite::begin(c, begin),
+            Self::Postgres(c) => postgres::begin(c, begin),
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), StorageError> {
+        match self {
+            Self::Sqlite(c) => sqlite::commit(c),
+            Self::Postgres(c) => postgres::commit(c),
+        }
+    }
+
+    /// False if the connection is not fit for another transaction.
+    fn roll_back(&mut self) -> bool {
+        match self {
+            Self::Sqlite(c) => {
+                sqlite::roll_back(c);
+                true
+            }
+            Self::Postgres(c) => postgres::roll_back(c),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     conn::on,
     convert::{read_id, read_u64, store_u64},
     error::expect_rows,
-    prekeys,
+    locks, prekeys,
     schema::{devices, mailbox_acks, mailbox_heads},
 };
 
@@ -130,6 +130,14 @@ pub fn by_id(conn: &mut Conn, device_id: &DeviceId) -> Result<Option<DeviceRow>,
         .first(c)
         .optional())?;
     row.map(device_row).transpose()
+}
+
+/// Keeps others from changing the device (its status, its prekeys) until the transaction's end. What was read of it before may be old.
+///
+/// # Errors
+/// [`StorageError`] if the query fails.
+pub fn lock(conn: &mut Conn, device_key: DeviceKey) -> Result<(), StorageError> {
+    locks::device(conn, device_key)
 }
 
 /// Sets the name of a listed device.

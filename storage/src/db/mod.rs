@@ -1,11 +1,16 @@
 //! The handle on the database and the queries that run over it, one module per table family.
 //!
-//! [`Db`] has one writer connection and some readers. Every call is one transaction: [`Db::write`] begins by taking the store's write
-//! lock, [`Db::read`] reads one snapshot. Calls run on tokio's blocking threads, wait a bounded time for their connection and then
-//! answer [`StorageError::Busy`]. The writer is handed out in the order of asking, so that the commit thread and the other writes
-//! alternate under load.
+//! Every call of [`Db`] is one transaction on a connection that is lent for it: [`Db::write`] changes the store, [`Db::read`] reads one
+//! snapshot. Calls run on tokio's blocking threads, wait a bounded time for their connection and then answer [`StorageError::Busy`].
+//! Connections are handed out in the order of asking.
 //!
-//! Queries stand nowhere but here. What Diesel's DSL can't say stands in [`sqlite`], one place per backend.
+//! **SQLite** has one connection that writes and some that read; a write holds the store's write lock from its beginning, so nothing that
+//! it has read can change under it. **PostgreSQL** has pools for reads, writes and commits. Writes there run side by side and see, statement
+//! by statement, what others have committed; so each function that reads before it writes either changes what it read by a condition (a
+//! head that must not have moved), or takes a lock of [`locks`] first, always in the order: account or device, conversations, mailbox
+//! heads by key, acks by key, contents by key, the control stream's head.
+//!
+//! Queries stand nowhere but here. What Diesel's DSL can't say, and what only one backend needs, stands in [`sqlite`] and [`postgres`].
 
 pub mod accounts;
 mod config;
@@ -17,28 +22,30 @@ pub mod devices;
 mod error;
 mod keys;
 pub mod links;
+mod locks;
 pub mod mailbox;
+mod pool;
+mod postgres;
 pub mod prekeys;
 mod purge;
 mod schema;
 pub mod sends;
 mod sqlite;
+pub mod store;
 pub mod sweep;
 pub mod tickets;
 pub mod tokens;
 
-use std::{panic, sync::Arc};
+use std::{panic, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
-use tokio::{
-    sync::{Mutex as FairMutex, OwnedSemaphorePermit, Semaphore},
-    task, time,
-};
+use tokio::{task, time};
 
-pub use config::{DbConfig, Durability, SchemaState};
+pub use config::{DatabaseUrl, DbConfig, Durability, Place, SchemaState};
 pub use conn::Conn;
 pub use error::StorageError;
 pub use keys::{AccountKey, ContentKey, ConversationKey, DeviceKey};
+pub use postgres::{NodeLock, ServerFacts};
+use pool::{Lent, Pool};
 
 /// Keys in one `IN` list: enough that the query's cost hardly counts per key, well under what a database takes.
 const KEYS_PER_QUERY: usize = 500;
@@ -50,44 +57,25 @@ pub struct Db {
 }
 
 struct Inner {
-    /// Tokio's mutex is fair: whoever asked first gets it first, the commit thread included.
-    writer: Arc<FairMutex<Conn>>,
-    /// Readers that are free; one permit stands for each.
-    readers: Mutex<Vec<Conn>>,
-    permits: Arc<Semaphore>,
+    reads: Arc<Pool>,
+    /// Replicas of what `reads` reads, in the order of the config.
+    replicas: Vec<Arc<Pool>>,
+    writes: Arc<Pool>,
+    /// For the threads that commit sends. On SQLite the same as `writes`.
+    commits: Arc<Pool>,
     config: DbConfig,
 }
 
-/// A reader on loan: goes back when it is dropped, its permit after it, also if the closure panics.
-struct Reader {
-    inner: Arc<Inner>,
-    conn: Option<Conn>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        if let Some(conn) = self.conn.take() {
-            self.inner.readers.lock().push(conn);
-        }
-    }
-}
-
 impl Db {
-    /// Opens the store, creating it if it is not there, and migrates it.
+    /// Opens the store, creating a SQLite file if it is not there, and migrates it.
     ///
     /// # Errors
-    /// [`StorageError::Open`], [`StorageError::Migration`], and [`StorageError::NotDurable`] if the database does not take the
-    /// durability that the config asks for.
+    /// [`StorageError::Open`], [`StorageError::Migration`], [`StorageError::Newer`], and [`StorageError::NotDurable`] if the database
+    /// does not take the durability that the config asks for; [`StorageError::Unfit`] if it is not one that this release runs on.
     pub fn open(config: &DbConfig) -> Result<Self, StorageError> {
-        let writer = sqlite::open_writer(config)?;
-        let count = config.read_connections.max(1);
-        let readers = (0..count).map(|_| sqlite::open_reader(config)).collect::<Result<Vec<_>, _>>()?;
-        let inner = Inner {
-            writer: Arc::new(FairMutex::new(writer)),
-            readers: Mutex::new(readers),
-            permits: Arc::new(Semaphore::new(count)),
-            config: config.clone(),
+        let inner = match &config.place {
+            Place::File(path) => sqlite::open(config, path)?,
+            Place::Postgres { url, replicas } => postgres::open(config, url, replicas)?,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -97,43 +85,87 @@ impl Db {
     /// # Errors
     /// [`StorageError::Open`] and [`StorageError::Migration`] if the store can't be read.
     pub fn schema_state(config: &DbConfig) -> Result<SchemaState, StorageError> {
-        sqlite::schema_state(config)
+        match &config.place {
+            Place::File(path) => sqlite::schema_state(config, path),
+            Place::Postgres { url, .. } => postgres::schema_state(config, url),
+        }
+    }
+
+    /// Runs what migrations are missing, and nothing else. Returns how many ran. Nodes may serve meanwhile: see migrations/README.md.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn migrate(config: &DbConfig) -> Result<usize, StorageError> {
+        match &config.place {
+            Place::File(path) => sqlite::migrate(config, path),
+            Place::Postgres { url, .. } => postgres::migrate(config, url),
+        }
+    }
+
+    /// Whether several nodes may share the store.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self.inner.config.place, Place::Postgres { .. })
     }
 
     /// Runs the closure over one snapshot of the store, which it can't change.
     ///
     /// # Errors
-    /// [`StorageError::Busy`] if no reader is free within `DbConfig::wait`, and the closure's own errors.
+    /// [`StorageError::Busy`] if no reader is free within `DbConfig::wait`, [`StorageError::Unavailable`] if the database can't be reached
+    /// or does not answer within `DbConfig::timeout`, and the closure's own errors.
     pub async fn read<T, E>(&self, run: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StorageError> + Send + 'static,
     {
-        let permit = time::timeout(self.inner.config.wait, self.inner.permits.clone().acquire_owned());
-        let Ok(Ok(permit)) = permit.await else { return Err(StorageError::Busy.into()) };
-        let inner = self.inner.clone();
-        blocking(move || inner.lend(permit)?.run(run)).await
+        let lent = self.inner.reads.lend().await?;
+        self.within_timeout(lent, run).await
+    }
+
+    /// As [`Self::read`], over a replica if there is one: what it answers may be of a while ago.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_replica<T, E>(
+        &self,
+        turn: usize,
+        run: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StorageError> + Send + 'static,
+    {
+        let replicas = &self.inner.replicas;
+        let Some(pool) = replicas.get(turn % replicas.len().max(1)) else { return self.read(run).await };
+        let lent = pool.lend().await?;
+        self.within_timeout(lent, run).await
+    }
+
+    /// Whether there is a replica to read from.
+    #[must_use]
+    pub fn has_replicas(&self) -> bool {
+        !self.inner.replicas.is_empty()
     }
 
     /// Runs the closure in one write transaction and commits it; any error rolls all of it back.
     ///
     /// # Errors
-    /// [`StorageError::Busy`] if the writer is not free within `DbConfig::wait`, and the closure's own errors.
+    /// As [`Self::read`]. After `Unavailable` the outcome is not known.
     pub async fn write<T, E>(&self, run: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StorageError> + Send + 'static,
     {
-        let writer = time::timeout(self.inner.config.wait, self.inner.writer.clone().lock_owned());
-        let Ok(mut writer) = writer.await else { return Err(StorageError::Busy.into()) };
-        blocking(move || writer.write(run)).await
+        let lent = self.inner.writes.lend().await?;
+        self.within_timeout(lent, run).await
     }
 
     /// As [`Self::write`] for a thread of its own (the commit thread). It waits for its turn however long that takes: the turns before
     /// it are bounded.
     ///
     /// # Errors
-    /// [`StorageError::Busy`] if another process keeps the store locked, and the closure's own errors.
+    /// [`StorageError::Busy`] if another process keeps the store locked, [`StorageError::Unavailable`] if it can't be reached, and the
+    /// closure's own errors.
     ///
     /// # Panics
     /// If it is called from an async task.
@@ -141,7 +173,7 @@ impl Db {
     where
         E: From<StorageError>,
     {
-        self.inner.writer.blocking_lock().write(run)
+        self.inner.commits.lend_blocking()?.run(run)
     }
 
     /// Whether the store answers: one trivial read of a row that is always there.
@@ -149,34 +181,65 @@ impl Db {
     /// # Errors
     /// [`StorageError`] if it doesn't.
     pub async fn health(&self) -> Result<(), StorageError> {
-        self.read(sqlite::read_store_row).await
+        self.read(sweep::read_store_row).await
     }
 
-    /// Moves what the write-ahead log holds into the store's file, so that a clean stop leaves one file and the next start replays
-    /// nothing. Nothing depends on it.
+    /// What the database server says of itself; `None` for SQLite. For health.
+    ///
+    /// # Errors
+    /// [`StorageError`] if it does not answer.
+    pub async fn server_facts(&self) -> Result<Option<ServerFacts>, StorageError> {
+        self.read(postgres::server_facts).await
+    }
+
+    /// Claims a node's id in the store, for as long as the lock is held; `None` if another process has it. SQLite's file is locked to one
+    /// process by other means, so there it always succeeds.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the store does not answer.
+    pub async fn claim_node_id(&self, node_id: &str) -> Result<Option<NodeLock>, StorageError> {
+        let Place::Postgres { url, .. } = &self.inner.config.place else { return Ok(Some(NodeLock::none())) };
+        let (config, url, node_id) = (self.inner.config.clone(), url.clone(), node_id.to_owned());
+        let claimed = blocking(move || postgres::claim_node_id(&config, &url, &node_id));
+        time::timeout(self.inner.config.timeout, claimed).await.map_err(|_| no_answer(self.inner.config.timeout))?
+    }
+
+    /// Moves what SQLite's write-ahead log holds into the store's file, so that a clean stop leaves one file and the next start replays
+    /// nothing; closes PostgreSQL's connections. Nothing depends on it.
     ///
     /// # Errors
     /// [`StorageError::Busy`] if the writer is not free in time, and what the database says.
     pub async fn checkpoint_on_close(&self) -> Result<(), StorageError> {
-        let writer = time::timeout(self.inner.config.wait, self.inner.writer.clone().lock_owned());
-        let Ok(mut writer) = writer.await else { return Err(StorageError::Busy) };
-        blocking(move || sqlite::checkpoint(&mut writer)).await
+        let inner = &self.inner;
+        if self.is_shared() {
+            [&inner.reads, &inner.writes, &inner.commits].into_iter().chain(&inner.replicas).for_each(|p| p.close_free());
+            return Ok(());
+        }
+        let mut lent = inner.writes.lend().await?;
+        blocking(move || sqlite::checkpoint(lent.conn()?)).await
+    }
+
+    /// A call that takes too long is left alone: its thread goes on and its connection comes back when it has ended.
+    async fn within_timeout<T, E>(
+        &self,
+        mut lent: Lent,
+        run: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StorageError> + Send + 'static,
+    {
+        let call = blocking(move || lent.run(run));
+        if !self.is_shared() {
+            return call.await;
+        }
+        let timeout = self.inner.config.timeout;
+        time::timeout(timeout, call).await.unwrap_or_else(|_| Err(no_answer(timeout).into()))
     }
 }
 
-impl Inner {
-    fn lend(self: Arc<Self>, permit: OwnedSemaphorePermit) -> Result<Reader, StorageError> {
-        let conn = self.readers.lock().pop();
-        let conn = conn.ok_or(StorageError::Inconsistent("fewer readers than permits"))?;
-        Ok(Reader { inner: self, conn: Some(conn), _permit: permit })
-    }
-}
-
-impl Reader {
-    fn run<T, E: From<StorageError>>(&mut self, run: impl FnOnce(&mut Conn) -> Result<T, E>) -> Result<T, E> {
-        let conn = self.conn.as_mut().ok_or(StorageError::Inconsistent("a reader without its connection"))?;
-        conn.read(run)
-    }
+fn no_answer(timeout: Duration) -> StorageError {
+    StorageError::Unavailable(format!("no answer within {} s", timeout.as_secs_f32()))
 }
 
 /// Runs on a blocking thread; a panic there goes on here.

@@ -63,7 +63,7 @@ pub struct Claimed {
     pub one_time_prekey: Option<SignedPrekey>,
 }
 
-/// Stores prekeys. One that is there already with the same key changes nothing, whether claimed, replaced or not. A new signed prekey
+/// Stores prekeys. The caller holds the device ([`super::devices::lock`]). One that is there already with the same key changes nothing, whether claimed, replaced or not. A new signed prekey
 /// replaces the current one.
 ///
 /// # Errors
@@ -192,15 +192,19 @@ fn current_signed(conn: &mut Conn, device_key: DeviceKey) -> Result<Option<Signe
 /// Takes the oldest one out of the pool. Its id stays behind, so that it is never used again.
 fn take_one_time(conn: &mut Conn, device_key: DeviceKey, now_ms: u64) -> Result<Option<SignedPrekey>, StorageError> {
     let kind = stored_kind(PrekeyKind::OneTime);
-    let row: Option<(i64, Option<Vec<u8>>)> = on!(conn, c => prekeys::table
+    let oldest = prekeys::table
         .filter(prekeys::device_key.eq(device_key))
         .filter(prekeys::kind.eq(kind))
         .filter(prekeys::signed_prekey.is_not_null())
         .filter(prekeys::not_after_ms.gt(store_u64(now_ms)))
         .order(prekeys::key_id)
         .select((prekeys::key_id, prekeys::signed_prekey))
-        .first(c)
-        .optional())?;
+        .limit(1);
+    let row: Option<(i64, Option<Vec<u8>>)> = match conn {
+        Conn::Sqlite(c) => oldest.get_result(c).optional()?,
+        // One that another claim is taking is passed over instead of waited for.
+        Conn::Postgres(c) => oldest.for_update().skip_locked().get_result(c).optional()?,
+    };
     let Some((key_id, Some(bytes))) = row else { return Ok(None) };
     let taken = on!(conn, c => diesel::update(prekeys::table.find((device_key, kind, key_id)))
         .filter(prekeys::signed_prekey.is_not_null())

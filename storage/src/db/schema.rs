@@ -7,6 +7,7 @@ table! {
         store_key -> BigInt,
         store_id -> Binary,
         epoch -> BigInt,
+        secret_check -> Nullable<Binary>,
     }
 }
 

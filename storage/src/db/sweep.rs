@@ -7,7 +7,8 @@ use super::{
     Conn, StorageError,
     conn::on,
     convert::store_u64,
-    schema::{control_entries, links, prekeys, send_answers, socket_tickets, tokens},
+    locks,
+    schema::{control_entries, links, prekeys, send_answers, socket_tickets, store, tokens},
 };
 
 /// How long a control entry is kept: a day, in seconds. A node that was away longer starts with empty caches.
@@ -38,11 +39,14 @@ impl Swept {
     }
 }
 
-/// Deletes at most `limit` expired rows of each kind.
+/// Deletes at most `limit` expired rows of each kind; nothing, if another node is sweeping.
 ///
 /// # Errors
 /// [`StorageError`] if a query fails.
 pub fn sweep(conn: &mut Conn, now_ms: u64, limit: u32) -> Result<Swept, StorageError> {
+    if !locks::sweeper(conn)? {
+        return Ok(Swept::default());
+    }
     let now_s = now_ms / 1000;
     Ok(Swept {
         answers: answers(conn, store_u64(now_s), limit)?,
@@ -127,4 +131,10 @@ fn one_time_prekeys(conn: &mut Conn, now_ms: i64, limit: u32) -> Result<usize, S
 
 fn each<T>(items: &[T], mut delete: impl FnMut(&T) -> Result<usize, StorageError>) -> Result<usize, StorageError> {
     items.iter().try_fold(0, |deleted, item| Ok(deleted + delete(item)?))
+}
+
+/// The store's own row: there since the first migration.
+pub(super) fn read_store_row(conn: &mut Conn) -> Result<(), StorageError> {
+    let _: i64 = on!(conn, c => store::table.select(store::epoch).get_result(c))?;
+    Ok(())
 }

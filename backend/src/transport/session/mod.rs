@@ -11,13 +11,17 @@ mod tests;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use martlet_protocol::{
     problem::{Code, close},
     wire::{self, client_frame, node_frame},
 };
 
 use super::subprotocol::unasked;
-use crate::{streams::MailboxRange, subscribers::LiveItem};
+use crate::{
+    streams::MailboxRange,
+    subscribers::{LiveItem, Whisper},
+};
 use reader::Reader;
 
 /// What is to be done for the session.
@@ -27,6 +31,8 @@ pub(super) enum Output {
     Frame(wire::NodeFrame),
     /// Write this entry or gap marker.
     Item(LiveItem),
+    /// Write this ephemeral message, an encoded [`wire::Ephemeral`].
+    Whisper(Bytes),
     /// Read on from the store after this `seq`, then call [`Session::range`].
     Read(u64),
     /// Call [`Session::tick`] after this time.
@@ -44,6 +50,8 @@ pub(super) struct Send {
     pub(super) reference: u64,
     /// The message.
     pub(super) request: wire::SendRequest,
+    /// It is not to be stored.
+    pub(super) ephemeral: bool,
 }
 
 /// What the config says about all sessions.
@@ -76,13 +84,11 @@ impl Session {
         let result = match frame.frame {
             Some(client_frame::Frame::Resume(resume)) => self.reader.resume(reference, resume.mailbox, out),
             Some(client_frame::Frame::Ack(ack)) => self.reader.ack(reference, ack.mailbox, out),
-            Some(client_frame::Frame::Send(_)) if self.draining => {
+            Some(client_frame::Frame::Send(_) | client_frame::Frame::SendEphemeral(_)) if self.draining => {
                 Err(Code::Unavailable.problem("the node is shutting down"))
             }
-            Some(client_frame::Frame::Send(request)) => {
-                self.in_flight += 1;
-                return Some(Send { reference, request });
-            }
+            Some(client_frame::Frame::Send(request)) => return Some(self.send(reference, request, false)),
+            Some(client_frame::Frame::SendEphemeral(request)) => return Some(self.send(reference, request, true)),
             None => Err(Code::Malformed.problem("the frame is empty or of a kind that this node does not know")),
         };
         if let Err(problem) = result {
@@ -91,19 +97,23 @@ impl Session {
         None
     }
 
+    fn send(&mut self, reference: u64, request: wire::SendRequest, ephemeral: bool) -> Send {
+        self.in_flight += 1;
+        Send { reference, request, ephemeral }
+    }
+
     /// What became of a send. An acceptance is told if the client asked for it, a problem always.
     pub(super) fn answered(
         &mut self,
         reference: u64,
-        result: Result<wire::Accepted, wire::Problem>,
+        result: Result<node_frame::Frame, wire::Problem>,
         out: &mut Vec<Output>,
     ) {
         self.in_flight = self.in_flight.saturating_sub(1);
         match result {
             Ok(_) if reference == 0 => {}
             Ok(accepted) => {
-                let frame = Some(node_frame::Frame::Accepted(accepted));
-                out.push(Output::Frame(wire::NodeFrame { r#ref: reference, frame }));
+                out.push(Output::Frame(wire::NodeFrame { r#ref: reference, frame: Some(accepted) }));
             }
             Err(problem) => out.push(refusal(reference, problem)),
         }
@@ -113,6 +123,14 @@ impl Session {
     /// Something was committed to the mailbox. `full`: the socket has as much to write as it may.
     pub(super) fn deliver(&mut self, item: LiveItem, full: bool, now: Duration, rules: &Rules, out: &mut Vec<Output>) {
         self.reader.deliver(item, full, now, rules, out);
+    }
+
+    /// An ephemeral message came. It is written now or never: not before the client has resumed, not while it is behind, not if the
+    /// socket has as much to write as it may, and not when its time is over.
+    pub(super) fn whisper(&mut self, whisper: &Whisper, full: bool, now_ms: u64, out: &mut Vec<Output>) {
+        if !full && now_ms < whisper.expires_at_ms && self.reader.hears_whispers() {
+            out.push(Output::Whisper(whisper.payload.clone()));
+        }
     }
 
     /// What [`Output::Read`] asked for.

@@ -77,6 +77,11 @@ impl Reader {
         matches!(self.mode, Mode::Live)
     }
 
+    /// The client has resumed, and does not hold up what is stored for it.
+    pub(super) fn hears_whispers(&self) -> bool {
+        matches!(self.mode, Mode::Live | Mode::Reading { .. })
+    }
+
     pub(super) fn resume(
         &mut self,
         reference: u64,

@@ -13,7 +13,7 @@ use crate::db::{
     control,
     convert::{read_id, store_u64},
     devices::{self, DeviceStatus},
-    purge,
+    locks, purge,
     schema::{accounts, mailbox_heads},
 };
 
@@ -28,11 +28,13 @@ use crate::db::{
 pub fn append_list(conn: &mut Conn, append: &AppendList<'_>) -> Result<Vec<DeviceKey>, AppendListError> {
     let n = append.expected_n + 1;
     let account_id = move_head(conn, append, n)?.ok_or(AppendListError::Conflict)?;
+    // Sends that name the old list are through, or wait and will find the new number.
+    locks::heads_of_account(conn, append.account_key)?;
     insert_list(conn, append.account_key, n, append.list)?;
+    let mut ended = Vec::with_capacity(append.removed.len());
     for &device_key in append.removed {
-        let device_id = devices::set_status(conn, append.account_key, device_key, DeviceStatus::Revoked)?;
+        ended.push(devices::set_status(conn, append.account_key, device_key, DeviceStatus::Revoked)?);
         purge::device(conn, device_key)?;
-        tell(conn, ended(device_id), append.now_s)?;
     }
     number_heads(conn, append, n)?;
     let added = append
@@ -40,6 +42,10 @@ pub fn append_list(conn: &mut Conn, append: &AppendList<'_>) -> Result<Vec<Devic
         .iter()
         .map(|device| devices::insert(conn, append.account_key, n, device).map_err(Into::into))
         .collect::<Result<Vec<_>, AppendListError>>()?;
+    // The control stream last: its head is one row, and who holds it must wait for nobody.
+    for device_id in ended {
+        tell(conn, device_ended(device_id), append.now_s)?;
+    }
     let changed = wire::AccountListChanged { account_id: account_id.to_wire() };
     tell(conn, Event::AccountListChanged(changed), append.now_s)?;
     Ok(added)
@@ -69,7 +75,7 @@ fn number_heads(conn: &mut Conn, append: &AppendList<'_>, n: u64) -> Result<(), 
     Ok(())
 }
 
-fn ended(device_id: DeviceId) -> Event {
+fn device_ended(device_id: DeviceId) -> Event {
     Event::DeviceEnded(wire::DeviceEnded { device_id: device_id.to_wire(), suspended: false })
 }
 

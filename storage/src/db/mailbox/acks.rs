@@ -2,11 +2,17 @@
 //!
 //! A batch costs two queries per [`KEYS_PER_QUERY`] devices (where they stand, which of them have markers), then per device whose
 //! ack moves one `DELETE` that returns what it took (two more for a device that has markers), and per 32 devices one `UPDATE`. Shared
-//! contents cost one `UPDATE` per 32 and one `DELETE` per [`KEYS_PER_QUERY`].
+//! contents cost one `UPDATE` per 32 and one `DELETE` per [`KEYS_PER_QUERY`]. On PostgreSQL all devices share one `DELETE` and one
+//! `UPDATE`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
-use diesel::{ExpressionMethods as _, JoinOnDsl as _, QueryDsl as _, QueryResult, RunQueryDsl as _, sql_types::BigInt};
+use diesel::{
+    ExpressionMethods as _, JoinOnDsl as _, QueryDsl as _, QueryResult, QueryableByName, RunQueryDsl as _,
+    pg::PgConnection,
+    sql_types::{Array, BigInt},
+    sqlite::SqliteConnection,
+};
 
 use super::{contents, gaps};
 use crate::db::{
@@ -14,6 +20,8 @@ use crate::db::{
     conn::on,
     convert::store_u64,
     error::expect_rows,
+    locks,
+    postgres::rows::{Batch, Binds, Column},
     schema::{mailbox_acks, mailbox_entries, mailbox_gaps, mailbox_heads},
     sqlite::rows::{self, BatchRow, Values},
 };
@@ -31,22 +39,33 @@ pub fn apply_acks(conn: &mut Conn, acks: &[(DeviceKey, u64)]) -> Result<usize, S
         *highest = (*highest).max(store_u64(seq));
     }
     let devices: Vec<DeviceKey> = wanted.keys().copied().collect();
-    let mut acked = Vec::with_capacity(devices.len());
-    let mut released = Vec::new();
+    let with_gaps = having_gaps(conn, &devices)?;
+    // Markers are extended by sends, so these devices' heads come first, as in every transaction that takes both. A marker that comes
+    // after this look stays until the next ack; it lies before what the device has, where nothing reads it.
+    locks::heads(conn, &with_gaps)?;
+    locks::acks(conn, &devices)?;
+    let mut moving = Vec::with_capacity(devices.len());
     for keys in devices.chunks(KEYS_PER_QUERY) {
-        let with_gaps = having_gaps(conn, keys)?;
         for (device, head_seq, acked_seq) in positions(conn, keys)? {
             let seq = wanted.get(&device).copied().unwrap_or_default().min(head_seq);
             if seq > acked_seq {
-                acked.push(acknowledge(conn, device, seq, &mut released)?);
-                if with_gaps.contains(&device) {
-                    gaps::trim(conn, device, seq)?;
-                }
+                moving.push((device, seq));
             }
         }
     }
+    let mut released = Vec::new();
+    let acked = match conn {
+        Conn::Sqlite(c) => {
+            moving.iter().map(|&(device, seq)| delete_of_one(c, device, seq, &mut released)).collect::<Result<_, _>>()?
+        }
+        Conn::Postgres(c) => delete_of_all(c, &moving, &mut released)?,
+    };
+    for (device, seq) in moving.iter().filter(|(device, _)| with_gaps.binary_search(device).is_ok()) {
+        gaps::trim(conn, *device, *seq)?;
+    }
     let moved = match conn {
         Conn::Sqlite(c) => rows::execute(c, &acked)?,
+        Conn::Postgres(c) => update_acks(&acked).execute(c)?,
     };
     expect_rows(moved, acked.len(), "a mailbox without its acks")?;
     contents::release(conn, released)?;
@@ -64,33 +83,102 @@ fn positions(conn: &mut Conn, devices: &[DeviceKey]) -> Result<Vec<(DeviceKey, i
     Ok(rows)
 }
 
-fn having_gaps(conn: &mut Conn, devices: &[DeviceKey]) -> Result<HashSet<DeviceKey>, StorageError> {
-    let rows: Vec<DeviceKey> = on!(conn, c => mailbox_gaps::table
-        .filter(mailbox_gaps::device_key.eq_any(devices))
-        .select(mailbox_gaps::device_key)
-        .distinct()
-        .load(c))?;
-    Ok(rows.into_iter().collect())
+/// Ordered by key.
+fn having_gaps(conn: &mut Conn, devices: &[DeviceKey]) -> Result<Vec<DeviceKey>, StorageError> {
+    let mut found = Vec::new();
+    for keys in devices.chunks(KEYS_PER_QUERY) {
+        let rows: Vec<DeviceKey> = on!(conn, c => mailbox_gaps::table
+            .filter(mailbox_gaps::device_key.eq_any(keys))
+            .select(mailbox_gaps::device_key)
+            .distinct()
+            .load(c))?;
+        found.extend(rows);
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
-/// Deletes a device's entries up to `seq`.
-fn acknowledge(
-    conn: &mut Conn,
+/// Deletes one device's entries up to `seq`.
+fn delete_of_one(
+    c: &mut SqliteConnection,
     device: DeviceKey,
     seq: i64,
     released: &mut Vec<ContentKey>,
 ) -> Result<Acked, StorageError> {
-    let rows: Vec<(i64, Option<ContentKey>)> = on!(conn, c => diesel::delete(
-            mailbox_entries::table
-                .filter(mailbox_entries::device_key.eq(device))
-                .filter(mailbox_entries::seq.le(seq)),
-        )
-        .returning((mailbox_entries::size_bytes, mailbox_entries::content_key))
-        .get_results(c))?;
+    let rows: Vec<(i64, Option<ContentKey>)> = diesel::delete(
+        mailbox_entries::table
+            .filter(mailbox_entries::device_key.eq(device))
+            .filter(mailbox_entries::seq.le(seq)),
+    )
+    .returning((mailbox_entries::size_bytes, mailbox_entries::content_key))
+    .get_results(c)?;
     let bytes: i64 = rows.iter().map(|(size_bytes, _)| size_bytes).sum();
     released.extend(rows.iter().filter_map(|(_, content)| *content));
     let entries = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     Ok(Acked { device, seq, bytes, entries })
+}
+
+struct DeleteAcked;
+struct UpdateAcks;
+
+/// Deletes the entries of all devices up to their `seq`, in one statement: over a network, one per device would cost a round trip each.
+fn delete_of_all(
+    c: &mut PgConnection,
+    moving: &[(DeviceKey, i64)],
+    released: &mut Vec<ContentKey>,
+) -> Result<Vec<Acked>, StorageError> {
+    #[derive(QueryableByName)]
+    struct Gone {
+        #[diesel(sql_type = BigInt)]
+        device_key: DeviceKey,
+        #[diesel(sql_type = BigInt)]
+        entries: i64,
+        #[diesel(sql_type = BigInt)]
+        bytes: i64,
+        #[diesel(sql_type = Array<BigInt>)]
+        contents: Vec<ContentKey>,
+    }
+    if moving.is_empty() {
+        return Ok(Vec::new());
+    }
+    let batch: Batch<DeleteAcked, _> = Batch::new(
+        "WITH gone AS (DELETE FROM mailbox_entries USING unnest($1, $2) AS acked (device_key, seq) \
+             WHERE mailbox_entries.device_key = acked.device_key AND mailbox_entries.seq <= acked.seq \
+             RETURNING mailbox_entries.device_key, mailbox_entries.size_bytes, mailbox_entries.content_key) \
+         SELECT device_key, count(*) AS entries, sum(size_bytes)::bigint AS bytes, \
+             array_remove(array_agg(content_key), NULL) AS contents FROM gone GROUP BY device_key",
+        (
+            moving.iter().map(|(device, _)| *device).collect::<Column<BigInt, _>>(),
+            moving.iter().map(|(_, seq)| *seq).collect::<Column<BigInt, _>>(),
+        ),
+    );
+    let gone: Vec<Gone> = batch.load(c)?;
+    let mut gone: HashMap<DeviceKey, Gone> = gone.into_iter().map(|gone| (gone.device_key, gone)).collect();
+    let acked = moving.iter().map(|&(device, seq)| match gone.remove(&device) {
+        Some(gone) => {
+            released.extend(gone.contents);
+            Acked { device, seq, bytes: gone.bytes, entries: gone.entries }
+        }
+        // Everything up to there had expired.
+        None => Acked { device, seq, bytes: 0, entries: 0 },
+    });
+    Ok(acked.collect())
+}
+
+/// PostgreSQL's statement for all acks at once.
+fn update_acks(acked: &[Acked]) -> Batch<UpdateAcks, impl Binds> {
+    Batch::new(
+        "UPDATE mailbox_acks SET acked_seq = acked.seq, removed_bytes = removed_bytes + acked.bytes, \
+         removed_entries = removed_entries + acked.entries \
+         FROM unnest($1, $2, $3, $4) AS acked (device_key, seq, bytes, entries) \
+         WHERE mailbox_acks.device_key = acked.device_key",
+        (
+            acked.iter().map(|acked| acked.device).collect::<Column<BigInt, _>>(),
+            acked.iter().map(|acked| acked.seq).collect::<Column<BigInt, _>>(),
+            acked.iter().map(|acked| acked.bytes).collect::<Column<BigInt, _>>(),
+            acked.iter().map(|acked| acked.entries).collect::<Column<BigInt, _>>(),
+        ),
+    )
 }
 
 /// An ack that moves, and what it frees of the mailbox's quota.

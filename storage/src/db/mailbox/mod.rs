@@ -18,7 +18,7 @@ use super::{
 };
 
 pub use acks::apply_acks;
-pub use expire::expire;
+pub use expire::{expire, keep_parts};
 pub use range::range;
 
 /// Where a mailbox stands.

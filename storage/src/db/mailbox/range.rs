@@ -2,8 +2,11 @@
 
 use bytes::Bytes;
 use diesel::{
-    ExpressionMethods as _, NullableExpressionMethods as _, QueryDsl as _, RunQueryDsl as _,
+    ExpressionMethods as _, NullableExpressionMethods as _, QueryDsl as _, QueryableByName, RunQueryDsl as _,
     connection::DefaultLoadingMode,
+    pg::PgConnection,
+    sql_types::{BigInt, Binary, Nullable},
+    sqlite::SqliteConnection,
 };
 use martlet_protocol::{id::EntryId, wire};
 
@@ -32,8 +35,13 @@ pub fn range(conn: &mut Conn, query: &RangeQuery) -> Result<Range, StorageError>
     let after_seq = query.after_seq.max(acked_seq);
     let max_items = query.max_items.max(1);
     let mut rows = Merge::new(markers(conn, query, after_seq, max_items)?, max_items);
-    load_entries(conn, query, after_seq, max_items, |entry| rows.step(&mut walk, entry))?;
-    rows.finish(&mut walk);
+    let all_seen = match conn {
+        Conn::Sqlite(c) => load_one_by_one(c, query, after_seq, max_items, |entry| rows.step(&mut walk, entry))?,
+        Conn::Postgres(c) => load_up_to_bytes(c, query, after_seq, max_items, |entry| rows.step(&mut walk, entry))?,
+    };
+    if all_seen {
+        rows.finish(&mut walk);
+    }
     Ok(Range { items: walk.items, head_seq })
 }
 
@@ -198,47 +206,103 @@ fn markers(conn: &mut Conn, query: &RangeQuery, after_seq: u64, max_items: u32) 
         .collect()
 }
 
-/// Reads entries one by one until `take` has enough, so that no more bytes are read than are delivered.
-fn load_entries(
-    conn: &mut Conn,
+/// Seq, expiry, content's key, id, seal, content.
+type Columns = (i64, i64, Option<i64>, Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+
+/// Reads entries one by one until `take` has enough, so that no more bytes are read than are delivered. True if `take` had them all.
+fn load_one_by_one(
+    c: &mut SqliteConnection,
     query: &RangeQuery,
     after_seq: u64,
     max_items: u32,
     mut take: impl FnMut(Entry) -> bool,
-) -> Result<(), StorageError> {
-    type Columns = (i64, i64, Option<i64>, Vec<u8>, Vec<u8>, Option<Vec<u8>>);
-    on!(conn, c => {
-        let rows = mailbox_entries::table
-            .left_join(contents::table)
-            .filter(mailbox_entries::device_key.eq(query.device))
-            .filter(mailbox_entries::seq.gt(store_u64(after_seq)))
-            .order(mailbox_entries::seq)
-            .limit(max_items.into())
-            .select((
-                mailbox_entries::seq,
-                mailbox_entries::expires_at_s,
-                mailbox_entries::content_key,
-                mailbox_entries::entry_id,
-                mailbox_entries::sealed,
-                contents::content.nullable(),
-            ))
-            .load_iter::<Columns, DefaultLoadingMode>(c)?;
-        for row in rows {
-            let (seq, expires_at_s, content_key, entry_id, sealed, content) = row?;
-            if content_key.is_some() && content.is_none() {
-                return Err(StorageError::Inconsistent("an entry without its content"));
-            }
-            let entry = Entry {
-                seq: read_u64(seq)?,
-                expires_at_s: read_u64(expires_at_s)?,
-                entry_id: read_id(&entry_id)?,
-                sealed: sealed.into(),
-                content: content.map(Bytes::from),
-            };
-            if !take(entry) {
-                break;
-            }
+) -> Result<bool, StorageError> {
+    let rows = mailbox_entries::table
+        .left_join(contents::table)
+        .filter(mailbox_entries::device_key.eq(query.device))
+        .filter(mailbox_entries::seq.gt(store_u64(after_seq)))
+        .order(mailbox_entries::seq)
+        .limit(max_items.into())
+        .select((
+            mailbox_entries::seq,
+            mailbox_entries::expires_at_s,
+            mailbox_entries::content_key,
+            mailbox_entries::entry_id,
+            mailbox_entries::sealed,
+            contents::content.nullable(),
+        ))
+        .load_iter::<Columns, DefaultLoadingMode>(c)?;
+    for row in rows {
+        if !take(entry(row?, query.now_s)?) {
+            return Ok(false);
         }
-    });
-    Ok(())
+    }
+    Ok(true)
+}
+
+/// PostgreSQL sends a whole answer, so it is told how many bytes are wanted: rows come up to the one that fills the budget. True if `take`
+/// had all entries that there are, up to `max_items`.
+fn load_up_to_bytes(
+    c: &mut PgConnection,
+    query: &RangeQuery,
+    after_seq: u64,
+    max_items: u32,
+    mut take: impl FnMut(Entry) -> bool,
+) -> Result<bool, StorageError> {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = BigInt)]
+        seq: i64,
+        #[diesel(sql_type = BigInt)]
+        expires_at_s: i64,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        content_key: Option<i64>,
+        #[diesel(sql_type = Binary)]
+        entry_id: Vec<u8>,
+        #[diesel(sql_type = Binary)]
+        sealed: Vec<u8>,
+        #[diesel(sql_type = Nullable<Binary>)]
+        content: Option<Vec<u8>>,
+        #[diesel(sql_type = BigInt)]
+        bytes: i64,
+    }
+    let max_bytes = i64::try_from(query.max_bytes).unwrap_or(i64::MAX);
+    let rows: Vec<Row> = diesel::sql_query(
+        "SELECT part.seq, part.expires_at_s, part.content_key, part.entry_id, part.sealed, contents.content, part.bytes
+         FROM (SELECT *, (sum(CASE WHEN expires_at_s > $5 THEN size_bytes ELSE 0 END) OVER (ORDER BY seq))::bigint AS bytes
+               FROM (SELECT seq, expires_at_s, content_key, entry_id, sealed, size_bytes FROM mailbox_entries
+                     WHERE device_key = $1 AND seq > $2 ORDER BY seq LIMIT $3) AS front) AS part
+         LEFT JOIN contents ON contents.content_key = part.content_key
+         WHERE part.bytes - part.size_bytes < $4 ORDER BY part.seq",
+    )
+    .bind::<BigInt, _>(query.device)
+    .bind::<BigInt, _>(store_u64(after_seq))
+    .bind::<BigInt, _>(i64::from(max_items))
+    .bind::<BigInt, _>(max_bytes)
+    .bind::<BigInt, _>(store_u64(query.now_s))
+    .load(c)?;
+    let all = rows.last().is_none_or(|last| last.bytes < max_bytes);
+    for row in rows {
+        let columns = (row.seq, row.expires_at_s, row.content_key, row.entry_id, row.sealed, row.content);
+        if !take(entry(columns, query.now_s)?) {
+            return Ok(false);
+        }
+    }
+    Ok(all)
+}
+
+/// The content of an entry past its expiry may be gone already.
+fn entry(columns: Columns, now_s: u64) -> Result<Entry, StorageError> {
+    let (seq, expires_at_s, content_key, entry_id, sealed, content) = columns;
+    let expires_at_s = read_u64(expires_at_s)?;
+    if content_key.is_some() && content.is_none() && expires_at_s > now_s {
+        return Err(StorageError::Inconsistent("an entry without its content"));
+    }
+    Ok(Entry {
+        seq: read_u64(seq)?,
+        expires_at_s,
+        entry_id: read_id(&entry_id)?,
+        sealed: sealed.into(),
+        content: content.map(Bytes::from),
+    })
 }

@@ -1,5 +1,6 @@
 //! What the batch must know before it hands out anything, locked in one order. The store's write lock, which the transaction holds
-//! from its beginning, is SQLite's only lock; a backend that locks rows locks the heads here, in the order of their keys.
+//! from its beginning, is SQLite's only lock. PostgreSQL locks rows: conversations against a change of membership, heads for handing out
+//! `seq`, both in the order of their keys (unordered, two nodes' batches would wait for each other).
 
 use std::collections::HashMap;
 
@@ -10,6 +11,7 @@ use crate::db::{
     Conn, ConversationKey, DeviceKey, KEYS_PER_QUERY, StorageError,
     conn::on,
     convert::read_u64,
+    locks,
     schema::{conversations, mailbox_acks, mailbox_heads, send_answers},
 };
 
@@ -52,11 +54,14 @@ pub(super) fn conversations(
     keys.dedup();
     let mut found = HashMap::with_capacity(keys.len());
     for keys in keys.chunks(KEYS_PER_QUERY) {
-        let rows: Vec<(ConversationKey, i64)> = on!(conn, c => conversations::table
+        let query = conversations::table
             .filter(conversations::conversation_key.eq_any(keys))
             .order(conversations::conversation_key)
-            .select((conversations::conversation_key, conversations::m))
-            .load(c))?;
+            .select((conversations::conversation_key, conversations::m));
+        let rows: Vec<(ConversationKey, i64)> = match conn {
+            Conn::Sqlite(c) => query.load(c)?,
+            Conn::Postgres(c) => query.for_share().load(c)?,
+        };
         for (key, m) in rows {
             found.insert(key, read_u64(m)?);
         }
@@ -71,6 +76,7 @@ pub(super) fn heads(conn: &mut Conn, sends: &[PreparedSend]) -> Result<HashMap<D
     keys.sort_unstable();
     keys.dedup();
     let mut found = HashMap::with_capacity(keys.len());
+    locks::heads(conn, &keys)?;
     for keys in keys.chunks(KEYS_PER_QUERY) {
         let rows: Vec<Columns> = on!(conn, c => mailbox_heads::table
             .inner_join(mailbox_acks::table.on(mailbox_acks::device_key.eq(mailbox_heads::device_key)))

@@ -1,7 +1,7 @@
 //! The commit: many sends in one transaction, each accepted whole or not at all.
 //!
-//! In the order of the locks: the answers of earlier sends ([`look`]), conversations, mailbox heads ordered by key; then `seq` is handed
-//! out in memory ([`place`]) and everything is written ([`write`]). A send that is refused leaves no trace and never aborts the batch.
+//! In the order of the locks: conversations and mailbox heads ([`look`]), each by key; then the answers of earlier sends are read, `seq` is
+//! handed out in memory ([`place`]) and everything is written ([`write`]). A send that is refused leaves no trace and never aborts the batch.
 //! It checks nothing but numbers: who may send what was decided before.
 //!
 //! What a batch costs, in statements: per [`KEYS_PER_QUERY`](super::KEYS_PER_QUERY) sends one for answers and one for conversations,
@@ -126,9 +126,10 @@ pub fn commit_sends(
     now_ms: u64,
     answer: &dyn Fn(usize, &[usize]) -> Vec<u8>,
 ) -> Result<Vec<SendOutcome>, StorageError> {
-    let mut answered = look::answers(conn, sends)?;
     let conversations = look::conversations(conn, sends)?;
     let heads = look::heads(conn, sends)?;
+    // After the heads: a retry that another node commits at this moment holds the sender's own head until its answer can be read.
+    let mut answered = look::answers(conn, sends)?;
     let mut placement = Placement::new(heads, limits);
     let mut new_answers = Vec::with_capacity(sends.len());
     let mut outcomes = Vec::with_capacity(sends.len());

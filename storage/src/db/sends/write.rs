@@ -1,7 +1,7 @@
 //! Writing what was placed.
 
 use diesel::{
-    QueryResult,
+    QueryResult, RunQueryDsl as _,
     sql_types::{BigInt, Binary, Nullable, SmallInt},
 };
 
@@ -14,6 +14,7 @@ use crate::db::{
     convert::store_u64,
     error::expect_rows,
     mailbox::{contents, gaps},
+    postgres::rows::{Batch, Binds, Column},
     sqlite::rows::{self, BatchRow, Values},
 };
 
@@ -81,11 +82,63 @@ impl BatchRow for NewAnswer<'_> {
     }
 }
 
+/// PostgreSQL's statement for all heads at once.
+fn update_heads(heads: &[(DeviceKey, Head)]) -> Batch<UpdateHeads, impl Binds> {
+    Batch::new(
+        "UPDATE mailbox_heads SET head_seq = moved.head_seq, added_bytes = moved.added_bytes, added_entries = moved.added_entries \
+         FROM unnest($1, $2, $3, $4) AS moved (device_key, head_seq, added_bytes, added_entries) \
+         WHERE mailbox_heads.device_key = moved.device_key",
+        (
+            heads.iter().map(|(device, _)| *device).collect::<Column<BigInt, _>>(),
+            heads.iter().map(|(_, head)| head.head_seq).collect::<Column<BigInt, _>>(),
+            heads.iter().map(|(_, head)| head.added_bytes).collect::<Column<BigInt, _>>(),
+            heads.iter().map(|(_, head)| head.added_entries).collect::<Column<BigInt, _>>(),
+        ),
+    )
+}
+
+/// PostgreSQL's statement for all entries at once.
+fn add_entries<'a>(entries: &'a [NewEntry<'a>]) -> Batch<AddEntries, impl Binds + 'a> {
+    Batch::new(
+        "INSERT INTO mailbox_entries \
+         (device_key, seq, size_bytes, expires_at_s, own_lifetime, content_key, entry_id, sealed) \
+         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)",
+        (
+            entries.iter().map(|entry| entry.device_key).collect::<Column<BigInt, _>>(),
+            entries.iter().map(|entry| entry.seq).collect::<Column<BigInt, _>>(),
+            entries.iter().map(|entry| entry.size_bytes).collect::<Column<BigInt, _>>(),
+            entries.iter().map(|entry| entry.expires_at_s).collect::<Column<BigInt, _>>(),
+            entries.iter().map(|entry| entry.own_lifetime).collect::<Column<SmallInt, _>>(),
+            entries.iter().map(|entry| entry.content_key).collect::<Column<Nullable<BigInt>, _>>(),
+            entries.iter().map(|entry| entry.entry_id).collect::<Column<Binary, _>>(),
+            entries.iter().map(|entry| entry.sealed).collect::<Column<Binary, _>>(),
+        ),
+    )
+}
+
+/// PostgreSQL's statement for all answers at once.
+fn add_answers<'a>(answers: &'a [NewAnswer<'a>]) -> Batch<AddAnswers, impl Binds + 'a> {
+    Batch::new(
+        "INSERT INTO send_answers (request_key, request_mac, answer, expires_at_s) SELECT * FROM unnest($1, $2, $3, $4)",
+        (
+            answers.iter().map(|row| row.request_key).collect::<Column<Binary, _>>(),
+            answers.iter().map(|row| row.request_mac).collect::<Column<Binary, _>>(),
+            answers.iter().map(|row| row.answer).collect::<Column<Binary, _>>(),
+            answers.iter().map(|row| row.expires_at_s).collect::<Column<BigInt, _>>(),
+        ),
+    )
+}
+
+struct UpdateHeads;
+struct AddEntries;
+struct AddAnswers;
+
 /// Writes the heads that moved, shared contents, entries and gap markers.
 pub(super) fn placement(conn: &mut Conn, sends: &[PreparedSend], placement: Placement) -> Result<(), StorageError> {
     let (heads, rows, discarded) = placement.finish();
     let moved = match conn {
         Conn::Sqlite(c) => rows::execute(c, &heads)?,
+        Conn::Postgres(c) => update_heads(&heads).execute(c)?,
     };
     expect_rows(moved, heads.len(), "a mailbox head went while it was held")?;
     let contents = insert_contents(conn, sends, &rows)?;
@@ -102,18 +155,25 @@ fn insert_contents(
     sends: &[PreparedSend],
     rows: &[Row],
 ) -> Result<Vec<Option<ContentKey>>, StorageError> {
-    let mut refs = vec![0; sends.len()];
+    let mut refs = vec![0_i64; sends.len()];
     for row in rows {
         refs[row.send] += 1;
     }
-    sends
-        .iter()
-        .zip(refs)
-        .map(|(send, refs)| match &send.content {
-            Some(content) if refs > 0 => contents::insert(conn, content, refs).map(Some),
-            _ => Ok(None),
-        })
-        .collect()
+    let mut needed = Vec::new();
+    let mut of_sends = Vec::new();
+    for (index, (send, refs)) in sends.iter().zip(refs).enumerate() {
+        if let Some(content) = &send.content
+            && refs > 0
+        {
+            needed.push(contents::NewContent { content, refs, expires_at_s: send.expires_at_s });
+            of_sends.push(index);
+        }
+    }
+    let mut keys = vec![None; sends.len()];
+    for (index, key) in of_sends.into_iter().zip(contents::insert(conn, &needed)?) {
+        keys[index] = Some(key);
+    }
+    Ok(keys)
 }
 
 fn insert_entries(
@@ -140,6 +200,7 @@ fn insert_entries(
     }
     let inserted = match conn {
         Conn::Sqlite(c) => rows::execute(c, &entries)?,
+        Conn::Postgres(c) => add_entries(&entries).execute(c)?,
     };
     expect_rows(inserted, entries.len(), "a mailbox entry was not inserted")
 }
@@ -166,6 +227,7 @@ pub(super) fn answers(
     new.sort_unstable_by_key(|row| row.request_key);
     let inserted = match conn {
         Conn::Sqlite(c) => rows::execute(c, &new)?,
+        Conn::Postgres(c) => add_answers(&new).execute(c)?,
     };
     expect_rows(inserted, new.len(), "an answer was not inserted")
 }

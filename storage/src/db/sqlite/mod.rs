@@ -5,7 +5,7 @@
 
 pub(super) mod rows;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use diesel::{
     Connection as _, RunQueryDsl as _,
@@ -18,7 +18,7 @@ use diesel::{
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
-use super::{Conn, DbConfig, Durability, SchemaState, StorageError, conn::on};
+use super::{Conn, DbConfig, Durability, Inner, SchemaState, StorageError, conn::Begin, pool::Pool};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");
 
@@ -32,9 +32,29 @@ const WRITER_CACHE_KIB: u32 = 64 << 10;
 /// A reader's page cache in KiB. Small: the operating system caches the file too, and there are several readers.
 const READER_CACHE_KIB: u32 = 8 << 10;
 
-/// Opens the writer and migrates the store.
-pub(super) fn open_writer(config: &DbConfig) -> Result<Conn, StorageError> {
-    let mut conn = establish(config)?;
+/// Opens one connection that writes and some that read.
+pub(super) fn open(config: &DbConfig, path: &Path) -> Result<Inner, StorageError> {
+    let (writer, _) = open_writer(config, path)?;
+    let count = config.read_connections.max(1);
+    let readers = (0..count).map(|_| open_reader(config, path)).collect::<Result<Vec<_>, _>>()?;
+    let again = |open: fn(&DbConfig, &Path) -> Result<Conn, StorageError>| {
+        let (config, path) = (config.clone(), path.to_owned());
+        Box::new(move || open(&config, &path))
+    };
+    let writes = again(|config, path| Ok(open_writer(config, path)?.0));
+    let writes = Pool::new(writes, Begin::Write, vec![writer], 1, config.wait);
+    let reads = Pool::new(again(open_reader), Begin::Read, readers, count, config.wait);
+    Ok(Inner { reads, replicas: Vec::new(), commits: writes.clone(), writes, config: config.clone() })
+}
+
+/// Runs the missing migrations; returns how many.
+pub(super) fn migrate(config: &DbConfig, path: &Path) -> Result<usize, StorageError> {
+    Ok(open_writer(config, path)?.1)
+}
+
+/// Opens the writer and migrates the store; tells by how many migrations.
+fn open_writer(config: &DbConfig, path: &Path) -> Result<(Conn, usize), StorageError> {
+    let mut conn = establish(config, path)?;
     let synchronous = match config.durability {
         Durability::Full => "FULL",
         Durability::Normal => "NORMAL",
@@ -45,37 +65,38 @@ pub(super) fn open_writer(config: &DbConfig) -> Result<Conn, StorageError> {
          PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA journal_size_limit = {LOG_LIMIT_BYTES};
          PRAGMA cache_size = -{WRITER_CACHE_KIB}; PRAGMA temp_store = MEMORY;"
     ))
-    .map_err(|error| open_error(config, &error))?;
+    .map_err(|error| open_error(path, &error))?;
     check_durability(&mut conn, config.durability)?;
-    conn.run_pending_migrations(MIGRATIONS).map_err(|error| StorageError::Migration(error.to_string()))?;
-    Ok(Conn::Sqlite(conn))
+    let ran = conn.run_pending_migrations(MIGRATIONS).map_err(|error| StorageError::Migration(error.to_string()))?;
+    let ran = ran.len();
+    Ok((Conn::Sqlite(conn), ran))
 }
 
 /// Opens a reader, which can't write.
-pub(super) fn open_reader(config: &DbConfig) -> Result<Conn, StorageError> {
-    let mut conn = establish(config)?;
+fn open_reader(config: &DbConfig, path: &Path) -> Result<Conn, StorageError> {
+    let mut conn = establish(config, path)?;
     conn.batch_execute(&format!(
         "PRAGMA query_only = ON; PRAGMA mmap_size = 0; PRAGMA cache_size = -{READER_CACHE_KIB}; PRAGMA temp_store = MEMORY;"
     ))
-    .map_err(|error| open_error(config, &error))?;
+    .map_err(|error| open_error(path, &error))?;
     Ok(Conn::Sqlite(conn))
 }
 
-fn establish(config: &DbConfig) -> Result<SqliteConnection, StorageError> {
-    let open = |reason: String| StorageError::Open { path: config.path.clone(), reason };
-    let path = config.path.to_str().ok_or_else(|| open("the path is not UTF-8".to_owned()))?;
-    let mut conn = SqliteConnection::establish(path).map_err(|error| open(error.to_string()))?;
+fn establish(config: &DbConfig, path: &Path) -> Result<SqliteConnection, StorageError> {
+    let open = |reason: String| StorageError::Open { place: path.display().to_string(), reason };
+    let text = path.to_str().ok_or_else(|| open("the path is not UTF-8".to_owned()))?;
+    let mut conn = SqliteConnection::establish(text).map_err(|error| open(error.to_string()))?;
     let wait_ms = Duration::as_millis(&config.wait);
     // First of all: the other settings may wait for a lock themselves.
-    conn.batch_execute(&format!("PRAGMA busy_timeout = {wait_ms};")).map_err(|error| open_error(config, &error))?;
+    conn.batch_execute(&format!("PRAGMA busy_timeout = {wait_ms};")).map_err(|error| open_error(path, &error))?;
     Ok(conn)
 }
 
-fn open_error(config: &DbConfig, error: &DieselError) -> StorageError {
+fn open_error(path: &Path, error: &DieselError) -> StorageError {
     if is_busy(error) {
         return StorageError::Busy;
     }
-    StorageError::Open { path: config.path.clone(), reason: error.to_string() }
+    StorageError::Open { place: path.display().to_string(), reason: error.to_string() }
 }
 
 /// Reads the settings back: a file system or a build may refuse them without an error.
@@ -97,7 +118,11 @@ fn check_durability(conn: &mut SqliteConnection, wanted: Durability) -> Result<(
 }
 
 /// Begins a transaction. One that an earlier call could not end is undone first.
-pub(super) fn begin(conn: &mut SqliteConnection, sql: &str) -> Result<(), StorageError> {
+pub(super) fn begin(conn: &mut SqliteConnection, begin: Begin) -> Result<(), StorageError> {
+    let sql = match begin {
+        Begin::Write => "BEGIN IMMEDIATE",
+        Begin::Read => "BEGIN DEFERRED",
+    };
     match conn.batch_execute(sql) {
         Err(error) if says(&error, "cannot start a transaction within a transaction") => {
             conn.batch_execute("ROLLBACK")?;
@@ -126,22 +151,17 @@ pub(super) fn roll_back(conn: &mut SqliteConnection) {
     }
 }
 
-/// The store's own row: there since the first migration.
-pub(super) fn read_store_row(conn: &mut Conn) -> Result<(), StorageError> {
-    use super::schema::store::dsl::{epoch, store};
-    use diesel::QueryDsl as _;
-    let _: i64 = on!(conn, c => store.select(epoch).get_result(c))?;
-    Ok(())
-}
-
 /// Moves the whole log into the file and truncates it.
 pub(super) fn checkpoint(conn: &mut Conn) -> Result<(), StorageError> {
-    on!(conn, c => c.batch_execute("PRAGMA wal_checkpoint(TRUNCATE);")).map_err(StorageError::from)
+    match conn {
+        Conn::Sqlite(c) => Ok(c.batch_execute("PRAGMA wal_checkpoint(TRUNCATE);")?),
+        Conn::Postgres(_) => Ok(()),
+    }
 }
 
 /// How the schema of the store's file stands to this release's migrations. The file must exist; nothing is migrated.
-pub(super) fn schema_state(config: &DbConfig) -> Result<SchemaState, StorageError> {
-    let mut conn = establish(config)?;
+pub(super) fn schema_state(config: &DbConfig, path: &Path) -> Result<SchemaState, StorageError> {
+    let mut conn = establish(config, path)?;
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| StorageError::Migration(error.to_string());
     let known = MigrationSource::<Sqlite>::migrations(&MIGRATIONS).map_err(failed)?;
     let known: Vec<_> = known.iter().map(|migration| migration.name().version().as_owned()).collect();
@@ -167,8 +187,8 @@ mod tests {
     #[test]
     fn a_lower_synchronous_than_asked_for_is_refused() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let config = DbConfig::new(folder.path().join("martlet.db"));
-        let mut conn = establish(&config).expect("opens");
+        let path = folder.path().join("martlet.db");
+        let mut conn = establish(&DbConfig::new(&path), &path).expect("opens");
         conn.batch_execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").expect("set");
         let refused = check_durability(&mut conn, Durability::Full);
         assert!(matches!(refused, Err(StorageError::NotDurable { setting: "synchronous", .. })), "{refused:?}");

@@ -1,0 +1,56 @@
+//! The parts of the table of shared contents: one per week of expiry, made ahead and dropped when the week is over.
+
+use diesel::{QueryableByName, RunQueryDsl as _, connection::SimpleConnection as _, pg::PgConnection, sql_types::Text};
+
+use crate::db::StorageError;
+
+/// Bits of a content's key below its week.
+pub(in crate::db) const WEEK_SHIFT: u32 = 40;
+const WEEK_S: u64 = 7 * 86_400;
+/// Weeks made ahead at most; contents that live longer go into the part for all others.
+const MAX_WEEKS: u64 = 110;
+
+/// The week, counted from 1970, in which a time lies.
+pub(in crate::db) fn week(unix_s: u64) -> i64 {
+    i64::try_from(unix_s / WEEK_S).unwrap_or(i64::MAX >> WEEK_SHIFT)
+}
+
+#[derive(QueryableByName)]
+struct Part {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+/// Makes the parts for contents that expire between now and `ahead_s` from now, and drops those whose last content expired a day ago or
+/// longer. Returns how many were made and dropped. Creating a part locks the table for a moment.
+pub(in crate::db) fn keep(conn: &mut PgConnection, now_s: u64, ahead_s: u64) -> Result<(usize, usize), StorageError> {
+    let there: Vec<Part> = diesel::sql_query(
+        "SELECT child.relname::text AS name FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid
+         WHERE inhparent = 'contents'::regclass",
+    )
+    .load(conn)?;
+    let name = |week: i64| format!("contents_w{week}");
+    let has = |week: i64| there.iter().any(|part| part.name == name(week));
+    let first = week(now_s);
+    let last = week(now_s.saturating_add(ahead_s)) + 1;
+    let wanted = first..=last.min(first + MAX_WEEKS as i64);
+    let mut made = 0;
+    for week in wanted.filter(|week| !has(*week)) {
+        let (from, to) = (week << WEEK_SHIFT, (week + 1) << WEEK_SHIFT);
+        conn.batch_execute(&format!(
+            "CREATE TABLE IF NOT EXISTS {} PARTITION OF contents FOR VALUES FROM ({from}) TO ({to})",
+            name(week)
+        ))?;
+        made += 1;
+    }
+    let over = week(now_s.saturating_sub(86_400));
+    let mut dropped = 0;
+    for part in &there {
+        let of = part.name.strip_prefix("contents_w").and_then(|week| week.parse::<i64>().ok());
+        if of.is_some_and(|week| week < over) {
+            conn.batch_execute(&format!("DROP TABLE IF EXISTS {}", part.name))?;
+            dropped += 1;
+        }
+    }
+    Ok((made, dropped))
+}
