@@ -80,7 +80,8 @@ pub(super) async fn serve(
     if token.is_empty() {
         return End::Ended("this device has no token: sign in".to_owned());
     }
-    let connecting = connect(client.api().base(), &token);
+    let device_id = client.device(|device| device.device_id());
+    let connecting = connect(client.api().base(), &token, device_id);
     let (sink, stream) = tokio::select! {
         connected = connecting => match connected {
             Ok(connected) => connected,
