@@ -123,11 +123,7 @@ impl Scene {
     }
 }
 
-pub fn found(
-    store: Store,
-    username: &str,
-    pub rng: &mut StdRng,
-) -> (Device, Vec<SignedDeviceList>, PrekeyUpload) {
+pub fn found(store: Store, username: &str, rng: &mut StdRng) -> (Device, Vec<SignedDeviceList>, PrekeyUpload) {
     let label = DeviceLabel { name: "d".into(), platform: "test".into() };
     let new = NewAccount::generate(username, "password", label, 3, NOW_MS, rng).unwrap();
     let lists = vec![new.list];
