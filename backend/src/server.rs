@@ -284,8 +284,11 @@ async fn build(
         heard.0.on_control(entry);
         heard.1.on_control(entry);
     }));
-    let forgetful = accounts.clone();
-    streams.on_control_lost(Box::new(move || forgetful.forget_all()));
+    let forgetful = (accounts.clone(), messages.clone());
+    streams.on_control_lost(Box::new(move || {
+        forgetful.0.forget_all();
+        forgetful.1.forget_all();
+    }));
     if let Err(error) = streams.start().await {
         stop_messages(&messages).await;
         return Err(error.into());

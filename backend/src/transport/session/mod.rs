@@ -126,7 +126,7 @@ impl Session {
     }
 
     /// An ephemeral message came. It is written now or never: not before the client has resumed, not while it is behind, not if the
-    /// socket has as much to write as it may, and not when its time is over.
+    /// socket has about as much to write as it may, and not when its time is over.
     pub(super) fn whisper(&mut self, whisper: &Whisper, full: bool, now_ms: u64, out: &mut Vec<Output>) {
         if !full && now_ms < whisper.expires_at_ms && self.reader.hears_whispers() {
             out.push(Output::Whisper(whisper.payload.clone()));

@@ -2,7 +2,7 @@
 
 mod device;
 mod node;
-mod store;
+pub mod store;
 
 pub use device::{PASSWORD, TestDevice, TestLink, bundle_of, draw_account, unsigned_prekey};
 pub use node::{Answer, TestNode};

@@ -265,6 +265,8 @@ impl Life {
             node_frame::Frame::Problem(_) if reference == RESUME || reference == 0 => return Ok(After::StartOver),
             node_frame::Frame::Problem(problem) => return Ok(self.refused(operation, &problem.code)),
             node_frame::Frame::Hello(_) | node_frame::Frame::CaughtUp(_) | node_frame::Frame::Draining(_) => {}
+            // Ephemeral messages promise nothing that could be judged, and nobody here sends any.
+            node_frame::Frame::Ephemeral(_) | node_frame::Frame::AcceptedEphemeral(_) => {}
         }
         Ok(After::GoOn)
     }
