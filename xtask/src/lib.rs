@@ -1,13 +1,8 @@
 //! The project's own commands: what a contributor types, written in Rust so that nothing but Rust is needed.
 //!
-<<<<<<< HEAD
-//! `cargo xtask up` serves, `cargo xtask test` tests everything, `cargo xtask nemesis` runs a cluster through
-//! every fault there is, `cargo xtask tidy` checks the rules that no compiler knows. It has no
-//! dependency on the rest of the workspace, so that it builds in seconds and still runs when the rest does not compile.
-=======
-//! `cargo xtask up` serves, `cargo xtask test` tests everything, `cargo xtask tidy` checks the rules that no compiler knows. Of the rest
-//! of the workspace it builds on the servers of tests only, so that it is built soon and still runs when the rest does not compile.
->>>>>>> main
+//! `cargo xtask up` serves, `cargo xtask test` tests everything, `cargo xtask nemesis` runs a cluster through every fault there is,
+//! `cargo xtask tidy` checks the rules that no compiler knows. Of the rest of the workspace it builds on the servers of tests only, so
+//! that it is built soon and still runs when the rest does not compile.
 
 pub mod nemesis;
 pub mod process;
