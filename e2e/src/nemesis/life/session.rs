@@ -182,7 +182,8 @@ impl Life {
 
     fn until_next(&self, stay: &Stay) -> Duration {
         let now_ms = self.world.now_ms();
-        let writes = if matches!(self.manner, Manner::Busy { .. }) { self.next_write_ms } else { u64::MAX };
+        // Who may not write yet waits for an answer, not for the time.
+        let writes = if self.may_write(stay.way) { self.next_write_ms } else { u64::MAX };
         let next_ms = writes.min(stay.leave_ms).min(now_ms + LOOK_MS);
         Duration::from_millis(next_ms.saturating_sub(now_ms).max(1))
     }
@@ -198,12 +199,18 @@ impl Life {
         }
         let Manner::Busy { pause_ms } = self.manner else { return };
         let now_ms = self.world.now_ms();
-        let window = if way == Way::Socket { WINDOW } else { 1 };
-        if phase > Phase::Healed || now_ms < self.next_write_ms || self.outbox.pending.len() >= window {
+        if now_ms < self.next_write_ms || !self.may_write(way) {
             return;
         }
         self.next_write_ms = now_ms + self.rng.random_range(0..=2 * pause_ms);
         self.write_one();
+    }
+
+    /// Whether a busy device has room for another message under way.
+    fn may_write(&self, way: Way) -> bool {
+        let window = if way == Way::Socket { WINDOW } else { 1 };
+        let is_busy = matches!(self.manner, Manner::Busy { .. });
+        is_busy && *self.phase.borrow() <= Phase::Healed && self.outbox.pending.len() < window
     }
 
     fn write_one(&mut self) {
