@@ -187,7 +187,7 @@ impl Fault {
         let postgres = spawn_blocking(move || {
             services.crash_postgres(|| {
                 // Nobody waits for it if the node could not be killed.
-                drop(gone.send(()));
+                let _ = gone.send(());
                 pause_thread(lasts);
             })
         });
