@@ -136,6 +136,18 @@ impl Node {
     }
 }
 
+/// Brings the store's schema up to this release; returns how many migrations ran.
+///
+/// # Errors
+/// [`StartError::Store`].
+pub fn migrate(config: &Config) -> Result<usize, StartError> {
+    if !config.storage.is_shared() && !config.storage.database().exists() {
+        // A store that is made without its secret would seem to have lost it.
+        return Ok(0);
+    }
+    Ok(Db::migrate(&config.db_config())?)
+}
+
 impl RunningNode {
     /// What the node is made of, for tests that look inside.
     #[must_use]

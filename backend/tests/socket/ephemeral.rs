@@ -1,6 +1,5 @@
 //! Ephemeral sends: what is worth nothing later reaches who is there, and leaves no trace.
 
-use diesel::{Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection, sql_query, sql_types};
 use martlet::streams::Whisper;
 use martlet_protocol::{
     crypto::DhSecret,
@@ -71,7 +70,7 @@ async fn it_reaches_the_members_devices_that_are_there_and_is_stored_nowhere() {
     bob.resume(&hello, None).await;
     bob.until_caught_up().await;
 
-    let before = store::read(world.node.data_dir());
+    let before = world.node.store().read();
     let others = [&world.bob, &phone, &tablet];
     for content_bytes in [300, 10_000] {
         let mut sent = request(&world.alice, &others, world.conversation);
@@ -89,7 +88,7 @@ async fn it_reaches_the_members_devices_that_are_there_and_is_stored_nowhere() {
             assert_eq!(content, sent.content);
         }
     }
-    store::assert_same(&before, &store::read(world.node.data_dir()));
+    store::assert_same(&before, &world.node.store().read());
 
     // The tablet was away, and hears nothing of it when it comes. Carol is no member, and Alice's own device gets no echo.
     let (_, frames) = Client::resumed(&world.node, &tablet, None).await;
@@ -139,7 +138,7 @@ async fn its_limits_are_its_own() {
     })
     .await;
     let (mut alice, _) = Client::connect(&world.node, &world.alice, PROTO).await;
-    let before = store::read(world.node.data_dir());
+    let before = world.node.store().read();
     let with = |change: fn(&mut wire::SendRequest)| {
         let mut request = request(&world.alice, &[&world.bob], world.conversation);
         change(&mut request);
@@ -162,7 +161,7 @@ async fn its_limits_are_its_own() {
     };
     assert_eq!(refused.code, Code::RateLimited.as_str());
     assert!(refused.retry_after_ms > 0);
-    store::assert_same(&before, &store::read(world.node.data_dir()));
+    store::assert_same(&before, &world.node.store().read());
     alice.send(client_frame::Frame::Send(world.message(1025))).await;
     assert!(matches!(alice.frame().await, Frame::Accepted(_)), "a message is not held up by it");
 }
@@ -180,19 +179,10 @@ async fn nothing_comes_before_resume_and_nothing_of_that_time_after() {
     assert_eq!(open(&world.bob, &heard(&mut bob).await).client_message_id, second.client_message_id);
 }
 
-#[derive(QueryableByName)]
-struct Key {
-    #[diesel(sql_type = sql_types::BigInt)]
-    device_key: i64,
-}
-
 fn device_key(world: &World, device: &TestDevice) -> DeviceKey {
-    let path = world.node.data_dir().join("martlet.db");
-    let mut conn = SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the node's store");
-    let id: String = device.device_id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    let query = format!("SELECT device_key FROM devices WHERE device_id = X'{id}'");
-    let found: Key = sql_query(query).get_result(&mut conn).expect("a device");
-    DeviceKey(found.device_key)
+    let store = world.node.store();
+    let id = store.literal(device.device_id.as_bytes());
+    DeviceKey(store.number(&format!("SELECT device_key AS number FROM devices WHERE device_id = {id}")))
 }
 
 fn made(device_key: DeviceKey, expires_at_ms: u64) -> Whisper {
