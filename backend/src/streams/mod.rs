@@ -26,8 +26,8 @@ pub use crate::subscribers::{LiveEntry, LiveItem, Whisper};
 use crate::{clock::Clock, config::Config, relay::Relay, subscribers::Subscribers};
 use acks::Acks;
 use gate::{Gate, Moment};
-pub use mailboxes::{MailboxRange, Wanted};
 use mailboxes::Mailboxes;
+pub use mailboxes::{MailboxRange, Wanted};
 
 /// One entry for one device, as the commit thread hands it over.
 #[derive(Debug, Clone)]
