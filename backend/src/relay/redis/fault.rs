@@ -32,6 +32,8 @@ pub(super) fn explain(error: &RedisError, kind: RedisKind) -> String {
             .to_owned()
     } else if error.kind() == ErrorKind::RESP3NotSupported || is("unknown command 'HELLO'") || is("NOPROTO") {
         "this Redis is too old: use version 6 or newer (7 for a cluster)".to_owned()
+    } else if is("HELLO messages") {
+        "this server is a Sentinel: set relay.redis_kind = \"sentinel\"".to_owned()
     } else if is("unknown command") {
         match kind {
             RedisKind::Single => {
