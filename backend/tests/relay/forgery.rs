@@ -75,7 +75,7 @@ async fn a_recorded_message_is_worth_nothing_once_it_is_old_and_health_names_the
     clock.advance(std::time::Duration::from_secs(121));
     let message = recorded.iter().find(|message| message[1] == 1).expect("entries");
     publish(redis, &format!("m:{}", device.0), message).await;
-    there.until("it is counted", || there.statistics().old == 1).await;
+    there.until("it is counted", || there.statistics().old > 0).await;
     assert_eq!(there.seqs(id), [1]);
     let reasons = there.health.report().reasons;
     assert!(reasons["clocks"].contains("relay.max_message_age"), "{reasons:?}");
