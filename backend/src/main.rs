@@ -36,6 +36,7 @@ Examples:
   martlet config --defaults > martlet.toml    begin a config file: every key, explained
   martlet config --set log.filter=debug       what is in force, and where each value comes from
   martlet check                               what would go wrong, and how to fix it
+  martlet migrate                             bring the store's schema up to this release before nodes start
 
 Where values come from, each stronger than the one before:
   defaults; the config file (--config, or ./martlet.toml if it exists);
@@ -53,6 +54,11 @@ enum Command {
         /// Show the defaults instead, as a file to start from.
         #[arg(long)]
         defaults: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Bring the store's schema up to this release, and nothing else. Nodes do so too when they start; of several, one does it.
+    Migrate {
         #[command(flatten)]
         settings: Settings,
     },
@@ -113,6 +119,7 @@ fn main() -> ExitCode {
         Command::Config { defaults: true, .. } => return show(&config::defaults()),
         Command::Config { settings, .. } => (settings, |loaded| show(&config::effective(&loaded))),
         Command::Check { settings } => (settings, check),
+        Command::Migrate { settings } => (settings, migrate),
     };
     match settings.load() {
         Ok(loaded) => run(loaded),
@@ -142,6 +149,19 @@ fn check(loaded: Loaded) -> ExitCode {
         }
     );
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn migrate(loaded: Loaded) -> ExitCode {
+    match martlet::server::migrate(&loaded.config) {
+        Ok(0) => println!("The store has this release's schema already."),
+        Ok(1) => println!("Ran 1 migration."),
+        Ok(ran) => println!("Ran {ran} migrations."),
+        Err(error) => {
+            eprintln!("{error}\n\nmartlet check looks at the store and names the fix.");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn serve(loaded: Loaded) -> ExitCode {
@@ -207,7 +227,13 @@ fn announce(config: &Config, node: &RunningNode) {
         return;
     }
     let address = config.server.public_url.clone().unwrap_or_else(|| format!("http://{}", node.public));
-    let data = std::path::absolute(&config.storage.data_dir).unwrap_or_else(|_| config.storage.data_dir.clone());
+    let data = match &config.storage.database_url {
+        Some(url) => url.to_string(),
+        None => {
+            let folder = &config.storage.data_dir;
+            std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display().to_string()
+        }
+    };
     let kept = match config.storage.durability {
         Durability::Full => "on disk before anything is answered",
         Durability::Normal => "NOT safe from power loss: storage.durability is \"normal\"",
@@ -217,7 +243,7 @@ fn announce(config: &Config, node: &RunningNode) {
          Stop it with Ctrl-C.\n",
         env!("CARGO_PKG_VERSION"),
         node.internal,
-        data.display(),
+        data,
     );
 }
 

@@ -142,6 +142,18 @@ impl Node {
     }
 }
 
+/// Brings the store's schema up to this release; returns how many migrations ran.
+///
+/// # Errors
+/// [`StartError::Store`].
+pub fn migrate(config: &Config) -> Result<usize, StartError> {
+    if !config.storage.is_shared() && !config.storage.database().exists() {
+        // A store that is made without its secret would seem to have lost it.
+        return Ok(0);
+    }
+    Ok(Db::migrate(&config.db_config())?)
+}
+
 impl RunningNode {
     /// What the node is made of, for tests that look inside.
     #[must_use]
@@ -277,8 +289,11 @@ async fn build(
         heard.0.on_control(entry);
         heard.1.on_control(entry);
     }));
-    let forgetful = accounts.clone();
-    streams.on_control_lost(Box::new(move || forgetful.forget_all()));
+    let forgetful = (accounts.clone(), messages.clone());
+    streams.on_control_lost(Box::new(move || {
+        forgetful.0.forget_all();
+        forgetful.1.forget_all();
+    }));
     if let Err(error) = streams.start().await {
         stop_messages(&messages).await;
         return Err(error.into());

@@ -24,7 +24,7 @@ pub struct Draft<'a> {
     pub client_message_id: ClientMessageId,
     /// Unix milliseconds.
     pub sent_at_ms: u64,
-    /// 1, 2, 3 … per device and conversation.
+    /// 1, 2, 3 … per device and conversation; 0 for an ephemeral message.
     pub counter: u64,
     /// Hash of the content of this device's message before; none in the first.
     pub previous: Option<Hash>,
@@ -32,6 +32,8 @@ pub struct Draft<'a> {
     pub body: &'a wire::Content,
     /// 0: as long as the mailbox keeps it.
     pub lifetime_seconds: u32,
+    /// 0: a message that is stored. Otherwise the end of an ephemeral one, in Unix milliseconds.
+    pub ephemeral_until_ms: u64,
 }
 
 /// A message that is ready to go.
@@ -103,5 +105,6 @@ fn plaintext(keys: &DeviceKeys, draft: &Draft<'_>) -> wire::Plaintext {
         sender_device_id: keys.device_id.to_wire(),
         sender_counter: draft.counter,
         previous_message_hash: draft.previous.map(Hash::to_wire).unwrap_or_default(),
+        ephemeral_until_ms: draft.ephemeral_until_ms,
     }
 }

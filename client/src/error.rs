@@ -52,6 +52,9 @@ pub enum ClientError {
     /// This device was revoked, suspended or signed out.
     #[error("this device was ended ({0}); sign in again, or link a new one")]
     Ended(String),
+    /// What is not stored can only be sent while the socket is open.
+    #[error("this device is not connected")]
+    NotConnected,
     /// The change would break a rule of the device list or the membership.
     #[error("{0}")]
     NotAllowed(String),

@@ -1,5 +1,6 @@
 //! What a device tells its application.
 
+use bytes::Bytes;
 use martlet_protocol::{
     id::{AccountId, Blob, ClientMessageId, ConversationId, DeviceId, MessageId},
     wire,
@@ -66,6 +67,59 @@ impl StoredMessage {
 pub enum Event {
     /// A message was stored: received, or the echo of an own one.
     Message(Box<StoredMessage>),
+    /// Somebody has got or read messages; or another device of this account has, of others' messages. Stored in the history, like a
+    /// message.
+    Receipt {
+        /// Its number in the history.
+        number: u64,
+        /// Where.
+        conversation_id: ConversationId,
+        /// Who.
+        account_id: AccountId,
+        /// On which device.
+        device_id: DeviceId,
+        /// Delivered or read.
+        kind: wire::ReceiptKind,
+        /// Of which messages: the sending device and the id that it drew.
+        messages: Vec<(DeviceId, ClientMessageId)>,
+    },
+    /// Somebody types, or has stopped. Ephemeral: it may be the last that is heard, so take it for stopped after some seconds.
+    Typing {
+        /// Where.
+        conversation_id: ConversationId,
+        /// Who.
+        account_id: AccountId,
+        /// On which device.
+        device_id: DeviceId,
+        /// Or stopped.
+        started: bool,
+    },
+    /// A word of one end of a call to the others. Ephemeral.
+    CallSignal {
+        /// Where.
+        conversation_id: ConversationId,
+        /// Who.
+        account_id: AccountId,
+        /// On which device.
+        device_id: DeviceId,
+        /// Which call, as the application names it.
+        call_id: Bytes,
+        /// What is said, as the application has it.
+        payload: Bytes,
+    },
+    /// What a device tells about itself. Ephemeral: who tells nothing for some intervals is away.
+    Presence {
+        /// Where.
+        conversation_id: ConversationId,
+        /// Who.
+        account_id: AccountId,
+        /// Which device.
+        device_id: DeviceId,
+        /// How it is.
+        status: wire::PresenceStatus,
+        /// Unix milliseconds, by the sender's clock.
+        sent_at_ms: u64,
+    },
     /// The node accepted an own message.
     Sent {
         /// As `send` returned it.
@@ -93,7 +147,7 @@ pub enum Event {
     Refused {
         /// What.
         refused: Refused,
-        /// Place in the mailbox.
+        /// Place in the mailbox; 0 for what has none.
         seq: u64,
         /// The device that it is said to come from, if that could be read.
         sender_device: Option<DeviceId>,

@@ -5,7 +5,7 @@ use martlet_protocol::{
     chain::members::MembershipChain,
     id::{AccountId, Hash, InvalidText},
     rest::ListHead,
-    suite1::{ForkContext, OpenedPlaintext},
+    suite1::{ForkContext, MessageKind, OpenedPlaintext},
     wire,
 };
 
@@ -20,6 +20,8 @@ use crate::{
 pub struct Verdict {
     /// What is said.
     pub body: wire::Content,
+    /// Whether it was signed as one to be stored. Who got it as the other kind must refuse it.
+    pub kind: MessageKind,
     /// Unix milliseconds, by the sender's clock.
     pub sent_at_ms: u64,
     /// Per sending device and conversation.
@@ -62,6 +64,7 @@ pub fn judge(
         .collect();
     Ok(Verdict {
         body: plaintext.body.clone().ok_or(Refused::PlaintextUnreadable)?,
+        kind: opened.kind().map_err(content_refused)?,
         sent_at_ms: plaintext.sent_at_ms,
         counter: plaintext.sender_counter,
         previous: previous(plaintext)?,

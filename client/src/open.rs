@@ -123,7 +123,7 @@ pub(crate) fn content_refused(error: ContentError) -> Refused {
         ContentError::Commitment => Refused::ContentCommitmentBroken,
         ContentError::Truncated | ContentError::Aead => Refused::ContentAltered,
         ContentError::Version | ContentError::Suite => Refused::EnvelopeAltered(EnvelopeField::Suite),
-        ContentError::Padding | ContentError::Plaintext => Refused::PlaintextUnreadable,
+        ContentError::Padding | ContentError::Plaintext | ContentError::Kind => Refused::PlaintextUnreadable,
         ContentError::Signature => Refused::SignatureInvalid,
         ContentError::Conversation => Refused::EnvelopeAltered(EnvelopeField::Conversation),
         ContentError::Sender => Refused::EnvelopeAltered(EnvelopeField::Sender),

@@ -122,6 +122,9 @@ pub enum Refused {
     /// A counter that stands before one from the same device, with other bytes.
     #[error("a device used one message number for two messages")]
     CounterReused,
+    /// A message that was signed as ephemeral came as a stored one, or the other way round, or says what its kind never says.
+    #[error("a stored message was passed off as an ephemeral one, or an ephemeral one as stored")]
+    EphemeralConfused,
     /// A message of a device that has been removed: it is kept apart, and nothing is done for it.
     #[error("a message comes from a device that was removed")]
     DeviceRemoved,

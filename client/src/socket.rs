@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use martlet_protocol::wire;
+use martlet_protocol::{id::DeviceId, wire};
 use prost::Message as _;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
@@ -53,12 +53,13 @@ pub struct FrameStream(futures_util::stream::SplitStream<Stream>);
 
 type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Opens `GET /v1/socket` of the server at `base` with the device's token.
+/// Opens `GET /v1/socket` of the server at `base` with the device's token. The address names the device, by which a proxy may hold its
+/// sockets to one node.
 ///
 /// # Errors
 /// [`SocketError`].
-pub async fn connect(base: &str, token: &str) -> Result<(FrameSink, FrameStream), SocketError> {
-    let url = socket_url(base).map_err(|e| SocketError::Failed(e.to_string()))?;
+pub async fn connect(base: &str, token: &str, device_id: DeviceId) -> Result<(FrameSink, FrameStream), SocketError> {
+    let url = socket_url(base, device_id).map_err(|e| SocketError::Failed(e.to_string()))?;
     let mut request = url.into_client_request().map_err(failed)?;
     let bearer = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| SocketError::Unauthenticated)?;
     request.headers_mut().insert(header::AUTHORIZATION, bearer);
@@ -130,7 +131,7 @@ impl FrameStream {
     }
 }
 
-fn socket_url(base: &str) -> Result<String, ClientError> {
+fn socket_url(base: &str, device_id: DeviceId) -> Result<String, ClientError> {
     let bad = || ClientError::BadAddress(base.to_owned());
     let (scheme, rest) = base.trim_end_matches('/').split_once("://").ok_or_else(bad)?;
     let scheme = match scheme {
@@ -138,7 +139,7 @@ fn socket_url(base: &str) -> Result<String, ClientError> {
         "https" => "wss",
         _ => return Err(bad()),
     };
-    Ok(format!("{scheme}://{rest}/v1/socket"))
+    Ok(format!("{scheme}://{rest}/v1/socket?device={}", device_id.to_text()))
 }
 
 fn failed(error: tungstenite::Error) -> SocketError {

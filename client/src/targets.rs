@@ -106,6 +106,22 @@ impl Target {
             reserved.for_message = Some(message);
             return check(chain, device_id, &reserved.key, PrekeyKind::OneTime, now_ms).map(Some);
         }
+        self.signed_key(chain, device_id, now_ms)
+    }
+
+    /// The signed prekey, for what must not use up a one-time key. None: the device is left out.
+    ///
+    /// # Errors
+    /// [`Refused`] if the chain no longer vouches for the key.
+    pub fn signed_key(
+        &self,
+        chain: &DeviceChain,
+        device_id: &DeviceId,
+        now_ms: u64,
+    ) -> Result<Option<VerifiedPrekey>, Refused> {
+        if self.left_out {
+            return Ok(None);
+        }
         let signed = self.signed.as_ref().ok_or(Refused::PrekeyExpired)?;
         check(chain, device_id, signed, PrekeyKind::Signed, now_ms).map(Some)
     }

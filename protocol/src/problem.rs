@@ -115,7 +115,7 @@ codes! {
     SuiteUnknown = "suite_unknown", 422, "The suite is not known here.";
     /// The same client_message_id with other bytes.
     MessageIdReused = "message_id_reused", 409, "The client_message_id was used for another message.";
-    /// A lifetime over the mailbox's retention.
+    /// A lifetime over the mailbox's retention, or over an ephemeral message's.
     LifetimeInvalid = "lifetime_invalid", 422, "The message's lifetime is over what the node keeps.";
 
     /// A cursor whose epoch is not the stream's: read from the beginning.

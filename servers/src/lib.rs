@@ -6,7 +6,7 @@
 //! 1. [`Postgres`], [`Redis`], [`RedisCluster`], [`Sentinel`], [`Nginx`]: the servers;
 //! 2. [`shared_postgres`], [`shared_redis`], [`Database`]: one of each per test process, and an empty database per test;
 //! 3. [`Proxy`]: cuts, stalls and slows what passes through it;
-//! 4. [`free_port`]: ports that nothing else takes.
+//! 4. [`Program`]: any other program, ended like a server; [`free_port`]: ports that nothing else takes.
 //!
 //! All of it is synchronous, and none of it knows anything of Martlet.
 
@@ -17,6 +17,7 @@ mod nginx;
 mod ports;
 mod postgres;
 mod process;
+mod program;
 mod proxy;
 mod redis;
 mod sentinel;
@@ -28,6 +29,7 @@ pub use log::last_lines;
 pub use nginx::Nginx;
 pub use ports::free_port;
 pub use postgres::{Postgres, Shutdown};
+pub use program::Program;
 pub use proxy::Proxy;
 pub use redis::Redis;
 pub use sentinel::Sentinel;

@@ -26,7 +26,8 @@ fn main() -> Result<()> {
             }
             "nginx" => {
                 let port = free_port();
-                let config = format!("events {{}} http {{ server {{ listen 127.0.0.1:{port}; return 204; }} }}");
+                let http = format!("access_log off; server {{ listen 127.0.0.1:{port}; return 204; }}");
+                let config = Nginx::config(1, 100, &http);
                 let nginx = Nginx::start_temporary(&config)?;
                 let pid = nginx.pid();
                 kept.push(nginx);

@@ -38,6 +38,17 @@ impl Nginx {
         Self::launch(folder, None, config)
     }
 
+    /// A main configuration for what stands inside `http { … }`. All it writes is in the folder, so that a user's own nginx can do it. As
+    /// root, its workers stay root, who owns that folder.
+    #[must_use]
+    pub fn config(workers: usize, connections: usize, http: &str) -> String {
+        let user = if geteuid().is_root() { "user root;\n" } else { "" };
+        let own =
+            ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {kind};\n"));
+        let events = format!("worker_processes {workers};\nevents {{ worker_connections {connections}; }}\n");
+        format!("{user}{events}http {{\n{}{http}\n}}\n", own.concat())
+    }
+
     /// As [`Self::start`], in a temporary folder that goes with the value, and with this process.
     ///
     /// # Errors

@@ -10,5 +10,6 @@ pub mod db;
 
 pub use db::{
     AccountKey, Conn, ContentKey, ConversationKey, DatabaseUrl, Db, DbConfig, DeviceKey, Durability, NodeLock, Place,
-    SchemaState, ServerFacts, StorageError, accounts, control, conversations, devices, links, mailbox, prekeys, sends, store, sweep, tickets, tokens,
+    SchemaState, ServerFacts, StorageError, accounts, control, conversations, devices, links, mailbox, prekeys, sends,
+    store, sweep, tickets, tokens,
 };

@@ -1,7 +1,7 @@
 //! The project's own commands: what a contributor types, written in Rust so that nothing but Rust is needed.
 //!
-//! `cargo xtask up` serves, `cargo xtask test` tests everything, `cargo xtask tidy` checks the rules that no compiler knows. It has no
-//! dependency on the rest of the workspace, so that it builds in seconds and still runs when the rest does not compile.
+//! `cargo xtask up` serves, `cargo xtask test` tests everything, `cargo xtask tidy` checks the rules that no compiler knows. Of the rest
+//! of the workspace it builds on the servers of tests only, so that it is built soon and still runs when the rest does not compile.
 
 pub mod process;
 pub mod test;

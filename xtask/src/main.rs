@@ -1,5 +1,6 @@
 //! `cargo xtask`: the command line of the project's own commands.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -16,6 +17,12 @@ struct Arguments {
 enum Command {
     /// Build and start a node on the embedded default, with its data in ./data. Stop it with Ctrl-C.
     Up {
+        /// Three nodes behind nginx, over PostgreSQL and Redis, all of them started here.
+        #[arg(long)]
+        cluster: bool,
+        /// Where the cluster keeps its data and logs, instead of target/up-cluster.
+        #[arg(long, requires = "cluster", value_name = "FOLDER")]
+        folder: Option<PathBuf>,
         /// Build as a release is built: slower to build, as fast as it gets.
         #[arg(long)]
         release: bool,
@@ -35,7 +42,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Up { release, serve } => xtask::up::run(release, &serve),
+        Command::Up { cluster: true, folder, release, serve } => xtask::up::run_cluster(release, folder, &serve),
+        Command::Up { release, serve, .. } => xtask::up::run(release, &serve),
         Command::Test { quick } => xtask::test::run(quick),
         Command::Tidy => xtask::tidy::run(),
     };

@@ -12,36 +12,50 @@ struct Tool {
     program: &'static str,
     package: &'static str,
     why: &'static str,
+    /// Whether a cluster on this machine needs it, too.
+    cluster: bool,
 }
 
 /// Everything the tests need. An entry goes when its last test goes.
 const TOOLS: &[Tool] = &[
-    Tool {
-        program: "strace",
-        package: "strace",
-        why: "the durability test watches the node's system calls: fdatasync before every answer",
-    },
-    Tool {
-        program: "postgres",
-        package: "postgresql",
-        why: "the store of a cluster; tests start their own, and Debian's is not used",
-    },
-    Tool {
-        program: "redis-server",
-        package: "redis-server",
-        why: "what the nodes of a cluster tell each other goes by it",
-    },
-    Tool { program: "redis-cli", package: "redis-tools", why: "tests look into Redis, and make a Redis Cluster" },
-    Tool { program: "nginx", package: "nginx", why: "the configuration in nginx/ is tested with the real one" },
+    tool("strace", "strace", "the durability test watches the node's system calls: fdatasync before every answer"),
+    tool("openssl", "openssl", "a certificate for the nginx of a test"),
+    tool("postgres", "postgresql", "the store of a cluster; its own server is started, and Debian's not used")
+        .for_cluster(),
+    tool("redis-server", "redis-server", "what the nodes of a cluster tell each other goes by it").for_cluster(),
+    tool("redis-cli", "redis-tools", "Redis is asked whether it serves; tests look into it").for_cluster(),
+    tool("nginx", "nginx", "it stands before the nodes of a cluster, with the files of nginx/").for_cluster(),
 ];
 
-/// Installs what is missing, after saying what and why.
+const fn tool(program: &'static str, package: &'static str, why: &'static str) -> Tool {
+    Tool { program, package, why, cluster: false }
+}
+
+impl Tool {
+    const fn for_cluster(self) -> Self {
+        Self { cluster: true, ..self }
+    }
+}
+
+/// Installs what the tests need and is missing, after saying what and why.
 ///
 /// # Errors
 /// Something is missing and can't be installed; the message says what to do by hand.
 pub fn install() -> Result<()> {
     components()?;
-    let missing: Vec<_> = TOOLS.iter().filter(|tool| !installed(tool.program)).collect();
+    install_of(TOOLS.iter())
+}
+
+/// Installs what a cluster on this machine needs and is missing, after saying what and why.
+///
+/// # Errors
+/// As [`install`].
+pub fn install_for_cluster() -> Result<()> {
+    install_of(TOOLS.iter().filter(|tool| tool.cluster))
+}
+
+fn install_of<'a>(tools: impl Iterator<Item = &'a Tool>) -> Result<()> {
+    let missing: Vec<_> = tools.filter(|tool| !installed(tool.program)).collect();
     if missing.is_empty() {
         return Ok(());
     }

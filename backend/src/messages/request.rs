@@ -38,10 +38,8 @@ impl Request {
     /// # Errors
     /// `Malformed`, `TooLarge`, `LifetimeInvalid`.
     pub fn parse(request: wire::SendRequest, config: &Config) -> Result<Self, SendError> {
-        let most = Most {
-            content_bytes: config.messages.max_content_bytes,
-            lifetime_s: config.mailbox.retention.as_secs(),
-        };
+        let most =
+            Most { content_bytes: config.messages.max_content_bytes, lifetime_s: config.mailbox.retention.as_secs() };
         Self::parse_within(request, config, &most)
     }
 

@@ -78,12 +78,7 @@ impl Sealer {
     ///
     /// # Errors
     /// `Malformed` if a device's mailbox key can't be sealed to, `ShuttingDown` if the runtime went away.
-    pub async fn seal(
-        &self,
-        sender: DeviceIdentity,
-        forked: Forked,
-        key: RequestKey,
-    ) -> Result<Prepared, SendError> {
+    pub async fn seal(&self, sender: DeviceIdentity, forked: Forked, key: RequestKey) -> Result<Prepared, SendError> {
         let Forked { request, audience, recipients, now_ms } = forked;
         let conversation_key = audience.conversation.key;
         let membership_m = audience.conversation.m;

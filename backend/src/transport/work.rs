@@ -20,6 +20,7 @@ use super::{
 use crate::{
     accounts::AccountError,
     messages::SendError,
+    streams::Wanted,
     subscribers::{Item, Letter},
 };
 
@@ -115,7 +116,9 @@ impl Worker {
             if connection.state.borrow().closing {
                 return;
             }
-            match self.services.streams.mailbox_range(device_key, after_seq, self.rules.budget_bytes).await {
+            let known_head = connection.state.borrow().session.as_ref().map_or(0, Session::known_head);
+            let wanted = Wanted { after_seq, known_head, max_bytes: self.rules.budget_bytes };
+            match self.services.streams.mailbox_range(device_key, wanted).await {
                 Ok(Some(range)) => {
                     let mut outputs = Vec::new();
                     if let Some(session) = &mut connection.state.borrow_mut().session {

@@ -180,7 +180,8 @@ impl Worker {
             // While the gate is closed nothing may be pushed, and nothing of this kind is worth keeping until it opens.
             Item::Whisper(whisper) if self.may_push.get() => {
                 let mut state = connection.state.borrow_mut();
-                let full = state.waiting_bytes() >= self.rules.budget_bytes;
+                // The other half is left to entries.
+                let full = state.waiting_bytes() >= self.rules.budget_bytes / 2;
                 let Some(session) = &mut state.session else { return };
                 session.whisper(&whisper, full, self.services.clock.now_ms(), &mut outputs);
             }

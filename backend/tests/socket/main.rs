@@ -3,9 +3,13 @@
 
 mod client;
 mod delivery;
+mod ephemeral;
 #[path = "../api/harness/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "written for the API's tests, of which these need a part")]
 mod harness;
 mod lifecycle;
 mod refusals;
 mod world;
+
+/// This binary's nodes keep their data themselves.
+const MODE: harness::Mode = harness::Mode::Embedded;

@@ -35,6 +35,8 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// Sends that may wait for the socket.
 const UPLINK_QUEUE: usize = 8;
 const RESUME_REF: u64 = 1;
+/// What one ephemeral message may cause to be fetched.
+const MAX_EPHEMERAL_NEEDS: usize = 4;
 
 /// How a socket's life ended.
 pub(super) enum End {
@@ -80,7 +82,8 @@ pub(super) async fn serve(
     if token.is_empty() {
         return End::Ended("this device has no token: sign in".to_owned());
     }
-    let connecting = connect(client.api().base(), &token);
+    let device_id = client.device(|device| device.device_id());
+    let connecting = connect(client.api().base(), &token, device_id);
     let (sink, stream) = tokio::select! {
         connected = connecting => match connected {
             Ok(connected) => connected,
@@ -108,12 +111,18 @@ pub(super) async fn serve(
     }
 }
 
+/// Who waits for an answer.
+enum Waiting {
+    Send(oneshot::Sender<Result<rest::Accepted, ClientError>>),
+    Ephemeral(oneshot::Sender<Result<(), ClientError>>),
+}
+
 struct Connection<'a> {
     client: &'a Client,
     sink: FrameSink,
     stream: FrameStream,
     submissions: mpsc::Receiver<Submission>,
-    answers: HashMap<u64, oneshot::Sender<Result<rest::Accepted, ClientError>>>,
+    answers: HashMap<u64, Waiting>,
     last_ref: u64,
     /// Entries stored since the last ack.
     unacked: u64,
@@ -238,7 +247,11 @@ impl Connection<'_> {
             }
             Some(node_frame::Frame::Accepted(accepted)) => {
                 let accepted = rest::Accepted::try_from(&accepted).map_err(|e| ClientError::BadAnswer(e.to_string()));
-                self.answer(frame.r#ref, accepted);
+                self.answer(frame.r#ref, accepted.map(Some));
+            }
+            Some(node_frame::Frame::AcceptedEphemeral(_)) => self.answer(frame.r#ref, Ok(None)),
+            Some(node_frame::Frame::Ephemeral(ephemeral)) => {
+                events.extend(take_ephemeral(self.client, &ephemeral).await);
             }
             Some(node_frame::Frame::Problem(problem)) if frame.r#ref == RESUME_REF => {
                 return Err(self.resume_refused(&problem));
@@ -310,15 +323,24 @@ impl Connection<'_> {
 
     async fn submit(&mut self, submission: Submission) -> Result<(), End> {
         self.last_ref += 1;
-        let send = client_frame::Frame::Send(submission.request);
-        self.answers.insert(self.last_ref, submission.answer);
+        let (send, waiting) = match submission {
+            Submission::Send { request, answer } => (client_frame::Frame::Send(request), Waiting::Send(answer)),
+            Submission::Ephemeral { request, answer } => {
+                (client_frame::Frame::SendEphemeral(request), Waiting::Ephemeral(answer))
+            }
+        };
+        self.answers.insert(self.last_ref, waiting);
         Ok(self.sink.send(&wire::ClientFrame { r#ref: self.last_ref, frame: Some(send) }).await?)
     }
 
-    fn answer(&mut self, r#ref: u64, result: Result<rest::Accepted, ClientError>) {
-        if let Some(answer) = self.answers.remove(&r#ref) {
-            // Who asked may be gone; the answer is in the echo too.
-            let _ = answer.send(result);
+    /// Only an acceptance of what is stored says more than that.
+    fn answer(&mut self, r#ref: u64, result: Result<Option<rest::Accepted>, ClientError>) {
+        let other_kind = || ClientError::BadAnswer("it accepts another kind of message".to_owned());
+        // Who asked may be gone; what is stored has its answer in the echo too.
+        match self.answers.remove(&r#ref) {
+            Some(Waiting::Send(answer)) => drop(answer.send(result.and_then(|sent| sent.ok_or_else(other_kind)))),
+            Some(Waiting::Ephemeral(answer)) => drop(answer.send(result.map(drop))),
+            None => {}
         }
     }
 
@@ -334,6 +356,26 @@ impl Connection<'_> {
             }
         }
     }
+}
+
+/// What is ephemeral is not worth much trouble: a chain that it names is fetched once, and if it still can't be judged it is dropped.
+async fn take_ephemeral(client: &Client, ephemeral: &wire::Ephemeral) -> Vec<Event> {
+    for _ in 0..MAX_EPHEMERAL_NEEDS {
+        match client.device(|device| device.receive_ephemeral(ephemeral)) {
+            Ok(events) => return events,
+            Err(need) => match client.fetch(need).await {
+                Ok(()) => {}
+                Err(FetchError::Refused(refused)) => {
+                    return vec![Event::Refused { refused, seq: 0, sender_device: None }];
+                }
+                Err(FetchError::Client(error)) => {
+                    tracing::debug!(%error, "an ephemeral message is dropped");
+                    return Vec::new();
+                }
+            },
+        }
+    }
+    Vec::new()
 }
 
 fn deadline(after: Duration) -> Instant {

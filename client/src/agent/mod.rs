@@ -20,6 +20,8 @@ use crate::{Client, event::Event};
 
 /// Events that wait for the application; past them the device stops reading until it is heard.
 const EVENT_QUEUE: usize = 1024;
+/// What a stop waits for those who are told that the device goes.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 /// What a stop waits for the tasks to close the socket.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -54,6 +56,8 @@ impl Running {
 
     /// Acknowledges what is stored, closes the socket and waits for that.
     pub async fn stop(mut self) {
+        // Told while the socket is open; nobody waits long for it.
+        let _ = tokio::time::timeout(GOODBYE_PATIENCE, self.client.say_goodbye()).await;
         // Both fail only if the tasks are gone already.
         let _ = self.stop.send(true);
         self.events.close();
@@ -102,7 +106,7 @@ async fn read_on(client: Client, mut stopped: watch::Receiver<bool>, ready: watc
     }
 }
 
-/// Empties the outbox whenever something is due. It waits for the backlog first: the echo of a message whose answer was lost is there.
+/// Empties the outbox whenever something is due, and tells presence. It waits for the backlog first: the echo of a message whose answer was lost is there.
 async fn send_on(client: Client, mut stopped: watch::Receiver<bool>, mut ready: watch::Receiver<bool>) {
     if ready.wait_for(|is_ready| *is_ready).await.is_err() {
         return;
@@ -112,6 +116,7 @@ async fn send_on(client: Client, mut stopped: watch::Receiver<bool>, mut ready: 
         let pause = match client.flush().await {
             Ok(_) => {
                 backoff.reset();
+                client.tell_presence().await;
                 None
             }
             Err(error) => {
@@ -122,12 +127,27 @@ async fn send_on(client: Client, mut stopped: watch::Receiver<bool>, mut ready: 
         let rest = async {
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
-                None => client.woken().await,
+                None => {
+                    let due = due_in(&client);
+                    tokio::select! {
+                        () = client.woken() => {}
+                        () = due => {}
+                    }
+                }
             }
         };
         tokio::select! {
             () = rest => {}
             _ = stopped.changed() => return,
         }
+    }
+}
+
+/// Until receipts or presence fall due; for ever if neither does.
+async fn due_in(client: &Client) {
+    let (now_ms, receipts) = client.device(|device| (device.now_ms(), device.receipts_due_at_ms()));
+    match receipts.into_iter().chain(client.presence_due_at_ms()).min() {
+        Some(due_ms) => tokio::time::sleep(Duration::from_millis(due_ms.saturating_sub(now_ms))).await,
+        None => std::future::pending().await,
     }
 }

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod conversations;
+mod ephemeral;
 mod fetch;
 mod linking;
 mod outbox;
@@ -23,6 +24,8 @@ use tokio::sync::{Notify, mpsc};
 
 pub use accounts::Contact;
 pub use conversations::{ConversationView, MemberView};
+use ephemeral::Presence;
+pub use ephemeral::PresenceRules;
 pub(crate) use fetch::FetchError;
 pub use linking::{Confirmation, NewDevice};
 pub(crate) use outbox::{SocketUplink, Submission, problem_from_wire};
@@ -30,7 +33,7 @@ pub(crate) use outbox::{SocketUplink, Submission, problem_from_wire};
 use crate::{
     ambient::Clock,
     api::Api,
-    device::{Device, Founding},
+    device::{Device, Founding, ReceiptRules},
     error::ClientError,
     event::{Event, StoredMessage},
     identity::NewAccount,
@@ -69,6 +72,8 @@ struct Inner {
     sending: tokio::sync::Mutex<()>,
     /// Conversations in which sending stopped until a human has looked, with the reason.
     held: Mutex<Vec<(ConversationId, Refused)>>,
+    /// What is told of how this device is, and to whom.
+    presence: Mutex<Presence>,
 }
 
 impl Client {
@@ -83,6 +88,7 @@ impl Client {
                 uplink: RwLock::default(),
                 sending: tokio::sync::Mutex::default(),
                 held: Mutex::default(),
+                presence: Mutex::default(),
             }),
         }
     }
@@ -261,26 +267,30 @@ impl Client {
         self.send(conversation, &body(Body::Text(wire::Text { text: text.to_owned(), reply_to: None })))
     }
 
-    /// Tells the senders that messages arrived or were read. Nothing does so by itself: receipts tell when people are awake.
+    /// Sets how receipts are made. Those of arrival are off unless this switches them on: they tell when a device is awake.
+    pub fn set_receipt_rules(&self, rules: ReceiptRules) {
+        self.device(|device| device.set_receipt_rules(rules));
+        self.wake();
+    }
+
+    /// People have read these messages: their senders will be told, in few messages and also after a restart.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchConversation`], [`ClientError::Store`].
-    pub fn send_receipt(
-        &self,
-        conversation: ConversationId,
-        kind: wire::ReceiptKind,
-        messages: &[StoredMessage],
-    ) -> Result<ClientMessageId, ClientError> {
-        let messages = messages
-            .iter()
-            .map(|message| wire::MessageRef {
-                sender_device_id: message.sender_device.to_wire(),
-                client_message_id: message.client_message_id.to_wire(),
-            })
-            .collect();
-        let mut receipt = wire::Receipt { messages, ..wire::Receipt::default() };
-        receipt.set_kind(kind);
-        self.send(conversation, &body(Body::Receipt(receipt)))
+    /// [`ClientError::Store`].
+    pub fn set_read(&self, messages: &[StoredMessage]) -> Result<(), ClientError> {
+        self.device(|device| device.set_read(messages))?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Puts receipts that still wait for others into the outbox: for a program that ends now.
+    ///
+    /// # Errors
+    /// [`ClientError::Store`].
+    pub fn hurry_receipts(&self) -> Result<(), ClientError> {
+        self.device(|device| device.make_receipts(true))?;
+        self.wake();
+        Ok(())
     }
 
     /// Messages after a number of the history, at most `limit`: an application's own cursor makes it read each once.
@@ -308,6 +318,8 @@ impl Client {
 
     pub(crate) fn set_uplink(&self, uplink: Option<SocketUplink>) {
         *self.inner.uplink.write() = uplink;
+        // A new socket is there to be told of presence.
+        self.wake();
     }
 
     pub(crate) async fn woken(&self) {

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Client, FetchError};
 use crate::{
-    device::{MismatchError, PrepareError, Prepared, SendHalt},
+    device::{Device, MismatchError, PrepareError, Prepared, SendHalt},
     error::ClientError,
     event::Event,
     refused::Refused,
@@ -20,7 +20,7 @@ use crate::{
 const MAX_STEPS_PER_MESSAGE: usize = 64;
 
 /// What came of doing what a message needs first.
-enum Met {
+pub(super) enum Met {
     /// Go on with it.
     Go,
     /// It will never go out.
@@ -30,22 +30,25 @@ enum Met {
 }
 
 /// A request on its way through the socket.
-pub(crate) struct Submission {
-    pub request: wire::SendRequest,
-    pub answer: oneshot::Sender<Result<rest::Accepted, ClientError>>,
+pub(crate) enum Submission {
+    /// To be stored.
+    Send { request: wire::SendRequest, answer: oneshot::Sender<Result<rest::Accepted, ClientError>> },
+    /// Not to be stored.
+    Ephemeral { request: wire::SendRequest, answer: oneshot::Sender<Result<(), ClientError>> },
 }
 
 /// The running connection's end for sending.
 pub(crate) type SocketUplink = mpsc::Sender<Submission>;
 
 impl Client {
-    /// Sends everything that is due, and returns what became of it: sent, failed or held. Messages that are held or refused for good
+    /// Sends everything that is due, receipts among it, and returns what became of it: sent, failed or held. Messages that are held or refused for good
     /// don't stop the others.
     ///
     /// # Errors
     /// One that passes: what is left stays in the outbox, unchanged, for the next call.
     pub async fn flush(&self) -> Result<Vec<Event>, ClientError> {
         let _turn = self.inner.sending.lock().await;
+        self.device(|device| device.make_receipts(false))?;
         let mut outcomes = Vec::new();
         loop {
             let due: Vec<_> = self.device(|device| device.due());
@@ -91,7 +94,7 @@ impl Client {
                 }
                 Err(ClientError::Problem(problem)) if problem.mismatch.is_some() => {
                     let mismatch = problem.mismatch.unwrap_or_default();
-                    if let Some(refused) = self.follow(number, &mismatch).await? {
+                    if let Some(refused) = self.follow(|device| device.on_mismatch(number, &mismatch)).await? {
                         return Ok(self.hold(number, conversation, refused));
                     }
                 }
@@ -103,7 +106,7 @@ impl Client {
     }
 
     /// Does what a message needs first.
-    async fn meet(&self, halt: SendHalt) -> Result<Met, ClientError> {
+    pub(super) async fn meet(&self, halt: SendHalt) -> Result<Met, ClientError> {
         match halt {
             SendHalt::Refused(refused) => Ok(Met::Refused(refused)),
             SendHalt::Gone => Ok(Met::Gone),
@@ -134,10 +137,13 @@ impl Client {
     }
 
     /// Follows a mismatch as far as it is signed; returns what it was refused for.
-    async fn follow(&self, number: u64, mismatch: &rest::Mismatch) -> Result<Option<Refused>, ClientError> {
+    pub(super) async fn follow(
+        &self,
+        absorb: impl Fn(&mut Device) -> Result<Vec<Event>, MismatchError>,
+    ) -> Result<Option<Refused>, ClientError> {
         let mut met: Vec<Need> = Vec::new();
         loop {
-            match self.device(|device| device.on_mismatch(number, mismatch)) {
+            match self.device(|device| absorb(device)) {
                 Ok(events) => {
                     self.emit(events).await;
                     return Ok(None);
@@ -175,7 +181,8 @@ impl Client {
         let uplink = self.inner.uplink.read().clone();
         if let Some(uplink) = uplink {
             let (answer, answered) = oneshot::channel();
-            if uplink.send(Submission { request: prepared.request.clone(), answer }).await.is_ok() {
+            let submission = Submission::Send { request: prepared.request.clone(), answer };
+            if uplink.send(submission).await.is_ok() {
                 return match answered.await {
                     Ok(result) => result,
                     Err(_) => Err(ClientError::Unreachable("the socket closed before the answer".into())),

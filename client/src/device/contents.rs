@@ -7,7 +7,7 @@ use martlet_protocol::{
     wire::{self, content::Body},
 };
 
-use super::Device;
+use super::{Device, ephemeral::is_ephemeral, receipts::is_receipt};
 use crate::{
     event::{Event, StoredMessage},
     judge::Verdict,
@@ -16,7 +16,9 @@ use crate::{
 
 /// Whether a content belongs in the history that people read.
 pub(super) fn is_for_people(content: &wire::Content) -> bool {
-    !matches!(content.body, None | Some(Body::ChainLinks(_) | Body::ResendRequest(_) | Body::Resent(_)))
+    let for_devices =
+        matches!(content.body, None | Some(Body::ChainLinks(_) | Body::ResendRequest(_) | Body::Resent(_)));
+    !for_devices && !is_ephemeral(content)
 }
 
 impl Device {
@@ -24,8 +26,10 @@ impl Device {
     pub(super) fn act(&mut self, context: &ForkContext, verdict: &Verdict, message: StoredMessage) -> Vec<Event> {
         let seq = message.seq;
         if verdict.from_removed_device {
-            return if is_for_people(&verdict.body) { vec![self.remember(message)] } else { Vec::new() };
+            let is_kept = is_for_people(&verdict.body) && !is_receipt(&verdict.body);
+            return if is_kept { vec![self.remember(message)] } else { Vec::new() };
         }
+        self.note_delivered(&message);
         self.tell_what_sender_lacks(context, verdict);
         match &verdict.body.body {
             None => Vec::new(),
@@ -117,6 +121,7 @@ impl Device {
             body: resent.content.clone().into(),
             ..message
         };
+        self.note_delivered(&original);
         vec![self.remember(original)]
     }
 }

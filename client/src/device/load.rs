@@ -108,6 +108,6 @@ impl Device {
             self.seen.insert(id, record);
         }
         self.resends = self.store.all::<u64>(Table::Resend)?.into_iter().collect();
-        Ok(())
+        self.load_receipts()
     }
 }

@@ -51,24 +51,34 @@ impl Device {
     pub fn on_mismatch(&mut self, number: u64, mismatch: &Mismatch) -> Result<Vec<Event>, MismatchError> {
         let Some(outgoing) = self.outbox.get(&number).cloned() else { return Ok(Vec::new()) };
         let OutgoingState::Composed(composed) = &outgoing.state else { return Ok(Vec::new()) };
+        let events = self.absorb_mismatch(&outgoing.conversation_id, mismatch)?;
+        self.check_progress(&outgoing, composed)?;
+        let rebuilt = Outgoing { state: OutgoingState::Waiting, rebuilt: outgoing.rebuilt + 1, ..outgoing };
+        self.put_outbox(number, rebuilt);
+        self.commit().map_err(ClientError::from)?;
+        Ok(events)
+    }
+
+    /// Takes what a mismatch brings, as far as it is signed.
+    pub(super) fn absorb_mismatch(
+        &mut self,
+        conversation_id: &ConversationId,
+        mismatch: &Mismatch,
+    ) -> Result<Vec<Event>, MismatchError> {
         let mut events = Vec::new();
         for lists in &mismatch.lists {
             let change = self.absorb_lists(&lists.account_id, &lists.lists)?;
             events.extend(super::claims::devices_changed(lists.account_id, change));
         }
-        if self.absorb_membership(&outgoing.conversation_id, &mismatch.membership)? > 0 {
-            events.push(Event::MembershipChanged { conversation_id: outgoing.conversation_id });
+        if self.absorb_membership(conversation_id, &mismatch.membership)? > 0 {
+            events.push(Event::MembershipChanged { conversation_id: *conversation_id });
         }
         self.check_stale(mismatch)?;
-        self.check_extra(&outgoing.conversation_id, mismatch)?;
+        self.check_extra(conversation_id, mismatch)?;
         for bundle in &mismatch.missing {
-            self.check_missing(&outgoing.conversation_id, &bundle.device_id)?;
+            self.check_missing(conversation_id, &bundle.device_id)?;
             self.absorb_bundle(bundle)?;
         }
-        self.check_progress(&outgoing, composed)?;
-        let rebuilt = Outgoing { state: OutgoingState::Waiting, rebuilt: outgoing.rebuilt + 1, ..outgoing };
-        self.put_outbox(number, rebuilt);
-        self.commit().map_err(ClientError::from)?;
         Ok(events)
     }
 

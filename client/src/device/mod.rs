@@ -5,14 +5,18 @@
 //! event) before that. A device whose commit failed must be dropped and opened again.
 //!
 //! In reading order: [`records`] (what is kept), `send`, `claims` and `mismatch` (out), `receive`, `contents` and `resend` (in), `upkeep`
-//! (prekeys, hello), `own` (the account's list), `changes` (membership).
+//! (prekeys, hello), `own` (the account's list), `changes` (membership). `history` (what applications read), `receipts` (what arrived or
+//! was read), `ephemeral` (what is never stored).
 
 mod changes;
 mod claims;
 mod contents;
+mod ephemeral;
+mod history;
 mod load;
 mod mismatch;
 mod own;
+mod receipts;
 mod receive;
 pub mod records;
 mod resend;
@@ -32,7 +36,6 @@ use rand::rngs::StdRng;
 use crate::{
     ambient::Clock,
     error::ClientError,
-    event::{Event, StoredMessage},
     identity::{DeviceKeys, PrekeyRing},
     refused::Refused,
     secret::Secret,
@@ -41,7 +44,10 @@ use crate::{
     trust::{Halt, ListChange, Trust},
 };
 pub use changes::NewConversation;
+use ephemeral::Heard;
 pub use mismatch::MismatchError;
+use receipts::PendingReceipts;
+pub use receipts::ReceiptRules;
 use records::{
     Counter, IDENTITY, IdentityRecord, Outgoing, PLACES, Places, SESSION, Seen, SessionRecord, counter_name,
 };
@@ -68,6 +74,10 @@ pub struct Device {
     seen: Seen,
     /// Resend requests made and answered, by the name of their record, with their time.
     resends: HashMap<Vec<u8>, u64>,
+    receipt_rules: ReceiptRules,
+    receipts: PendingReceipts,
+    /// Ephemeral messages of late.
+    heard: Heard,
 }
 
 /// A device's ids, names and keys, before it has a store.
@@ -123,6 +133,7 @@ impl Device {
             store,
             batch: Batch::default(),
             rng,
+            heard: Heard::since(clock.now_ms()),
             clock,
             opener: MailboxOpener::new(keys.mailbox.clone()),
             keys,
@@ -137,6 +148,8 @@ impl Device {
             outbox: BTreeMap::new(),
             seen: Seen::default(),
             resends: HashMap::new(),
+            receipt_rules: ReceiptRules::default(),
+            receipts: PendingReceipts::default(),
         }
     }
 
@@ -335,40 +348,6 @@ impl Device {
     fn put_counter(&mut self, conversation_id: ConversationId, device_id: DeviceId, counter: Counter) {
         self.batch.put(Table::Counter, &counter_name(&conversation_id, &device_id), &counter);
         self.counters.insert((conversation_id, device_id), counter);
-    }
-
-    /// Messages of the history after a number, at most `limit`.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn history(&self, after: u64, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
-        let records = self.store.after(Table::Message, after, limit)?;
-        Ok(records.into_iter().map(|(_, message)| message).collect())
-    }
-
-    /// The number up to which the application has shown the history, as [`Self::set_shown`] left it.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn shown(&self) -> Result<u64, StoreError> {
-        Ok(self.store.get(Table::Device, records::SHOWN)?.unwrap_or(0))
-    }
-
-    /// Remembers, durably, how far the application has shown the history.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn set_shown(&mut self, number: u64) -> Result<(), StoreError> {
-        self.batch.put(Table::Device, records::SHOWN, &number);
-        self.commit()
-    }
-
-    fn remember(&mut self, mut message: StoredMessage) -> Event {
-        self.places.message += 1;
-        message.number = self.places.message;
-        self.batch.put(Table::Message, &message.number.to_be_bytes(), &message);
-        self.put_places();
-        Event::Message(Box::new(message))
     }
 
     /// All own messages that are not in the history yet.

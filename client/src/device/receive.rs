@@ -3,13 +3,16 @@
 use martlet_protocol::{
     id::{ConversationId, DeviceId},
     rest::PrekeyKind,
-    suite1::{ForkContext, ForkHeader, Header, OpenedPlaintext},
+    suite1::{ForkContext, ForkHeader, Header, MessageKind, OpenedPlaintext},
     wire,
 };
 use prost::Message as _;
 
 use super::{
     Device,
+    contents::is_for_people,
+    ephemeral::is_ephemeral,
+    receipts::is_receipt,
     records::{AcceptedRecord, Counter, OutgoingState, SeenRecord},
 };
 use crate::{
@@ -102,6 +105,9 @@ impl Device {
         }
         let opened = self.open_own_fork(header, envelope)?;
         let verdict = judge(&self.trust, &self.keys, context, &opened)?;
+        if verdict.kind != MessageKind::Stored || is_ephemeral(&verdict.body) {
+            return Err(Refused::EphemeralConfused.into());
+        }
         let order = self.check_order(context, &verdict)?;
         Ok(self.take(seq, envelope, header, verdict, order))
     }
@@ -120,7 +126,7 @@ impl Device {
         })
     }
 
-    fn open_own_fork(&self, header: &ForkHeader, envelope: &Envelope) -> Result<OpenedPlaintext, Halt> {
+    pub(super) fn open_own_fork(&self, header: &ForkHeader, envelope: &Envelope) -> Result<OpenedPlaintext, Halt> {
         let context = &envelope.context;
         let Some(prekey) = self.ring.secret(header.kind, header.key_id) else {
             let used_up = header.kind == PrekeyKind::OneTime && self.ring.was_given_out(header.key_id);
@@ -162,9 +168,6 @@ impl Device {
     fn check_order(&self, context: &ForkContext, verdict: &Verdict) -> Result<Vec<Event>, Refused> {
         let (conversation_id, sender_device) = (context.conversation_id, context.sender_device);
         let counter = verdict.counter;
-        if counter == 0 || (counter == 1) != verdict.previous.is_none() {
-            return Err(Refused::PlaintextUnreadable);
-        }
         // The first message that this device reads of another may have any number: it may have joined later.
         let Some(last) = self.counters.get(&(conversation_id, sender_device)) else { return Ok(Vec::new()) };
         if counter == last.counter {
@@ -316,8 +319,10 @@ impl Device {
         events
     }
 
+    /// Own receipts are no news to the device that made them.
     fn keep_own(&mut self, message: StoredMessage) -> Option<Event> {
-        super::contents::is_for_people(&message.content()).then(|| self.remember(message))
+        let content = message.content();
+        (is_for_people(&content) && !is_receipt(&content)).then(|| self.remember(message))
     }
 
     /// The last number read of a device in a conversation.

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use martlet_protocol::{
     id::{AccountId, Blob, ClientMessageId, ConversationId, DeviceId, Hash, MessageId},
     rest::ListHead,
+    wire,
 };
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 use crate::{ambient::DAY_MS, secret::Secret};
@@ -80,6 +82,15 @@ pub struct Outgoing {
     pub state: OutgoingState,
     /// How often it was encrypted anew because the server had other lists.
     pub rebuilt: u32,
+}
+
+impl Outgoing {
+    /// What is said.
+    #[must_use]
+    pub fn content(&self) -> wire::Content {
+        // It was written from the schema.
+        wire::Content::decode(self.body.0.clone()).unwrap_or_default()
+    }
 }
 
 /// How far an own message is.

@@ -14,6 +14,7 @@ use prost::Message as _;
 
 use super::{
     Device,
+    receipts::check_storable,
     records::{AcceptedRecord, ComposedRecord, Counter, Outgoing, OutgoingState, SentRecord},
 };
 use crate::{
@@ -33,6 +34,16 @@ pub struct Prepared {
     pub client_message_id: ClientMessageId,
     /// The exact request.
     pub request: wire::SendRequest,
+}
+
+/// Whom a message goes to.
+pub(super) struct Audience {
+    /// The membership that it is for.
+    pub membership: wire::MembershipHead,
+    /// The lists of all members.
+    pub heads: Vec<ListHead>,
+    /// Their devices, this one excepted, each with the key to seal to.
+    pub recipients: Vec<VerifiedPrekey>,
 }
 
 /// Why a message is not ready.
@@ -65,13 +76,15 @@ impl Device {
     /// Takes a message over, durably. It is sent when the device is connected, however often that takes.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchConversation`], [`ClientError::Store`].
+    /// [`ClientError::NoSuchConversation`], [`ClientError::Store`]; [`ClientError::NotAllowed`] for a content that is only sent
+    /// ephemerally.
     pub fn enqueue(
         &mut self,
         conversation_id: ConversationId,
         body: &wire::Content,
         lifetime_seconds: u32,
     ) -> Result<ClientMessageId, ClientError> {
+        check_storable(body)?;
         let known = self.trust.conversation(&conversation_id).ok_or(ClientError::NoSuchConversation)?;
         if known.gone {
             return Err(ClientError::NoSuchConversation);
@@ -152,22 +165,14 @@ impl Device {
 
     fn compose_outgoing(&mut self, number: u64, mut outgoing: Outgoing) -> Result<Bytes, PrepareError> {
         let conversation_id = outgoing.conversation_id;
-        let conversation = self.trust.conversation(&conversation_id).ok_or(SendHalt::Gone)?;
-        let membership = conversation.head().clone();
-        if conversation.gone || !membership.members.contains_key(&self.keys.account_id) {
-            return Err(SendHalt::Gone.into());
-        }
-        let is_listed = self.own_list()?.device(&self.keys.device_id).is_some();
-        if !is_listed {
-            return Err(ClientError::Ended("it was removed from the account".into()).into());
-        }
-        let heads = self.trust.heads_of_members(&membership).map_err(SendHalt::from)?;
-        let recipients = self.recipients(&heads, outgoing.client_message_id)?;
-        let body = wire::Content::decode(outgoing.body.0.clone()).unwrap_or_default();
+        let Audience { membership, heads, recipients } =
+            self.audience(conversation_id, Some(outgoing.client_message_id))?;
+        let membership_m = membership.m;
+        let body = outgoing.content();
         let last = self.counters.get(&(conversation_id, self.keys.device_id)).copied();
         let draft = Draft {
             conversation_id,
-            membership: membership.head(),
+            membership,
             list_heads: &heads,
             client_message_id: outgoing.client_message_id,
             sent_at_ms: outgoing.created_at_ms,
@@ -175,6 +180,7 @@ impl Device {
             previous: last.map(|last| last.hash),
             body: &body,
             lifetime_seconds: outgoing.lifetime_seconds,
+            ephemeral_until_ms: 0,
         };
         let composed = compose(&self.keys, &draft, &recipients, &mut self.rng)
             .map_err(|_| SendHalt::Refused(Refused::PrekeyNotVouchedFor))?;
@@ -185,7 +191,7 @@ impl Device {
             content_bytes: composed.request.content.len() as u64,
             forks: composed.request.forks.len() as u64,
             counter: draft.counter,
-            membership_m: membership.m,
+            membership_m,
             heads,
         }));
         self.put_outbox(number, outgoing);
@@ -193,8 +199,32 @@ impl Device {
         Ok(request)
     }
 
+    /// Whom something for a conversation goes to, as the chains stand now. Only a message that is stored may use one-time keys.
+    pub(super) fn audience(
+        &mut self,
+        conversation_id: ConversationId,
+        stored: Option<ClientMessageId>,
+    ) -> Result<Audience, PrepareError> {
+        let conversation = self.trust.conversation(&conversation_id).ok_or(SendHalt::Gone)?;
+        let membership = conversation.head().clone();
+        if conversation.gone || !membership.members.contains_key(&self.keys.account_id) {
+            return Err(SendHalt::Gone.into());
+        }
+        let is_listed = self.own_list()?.device(&self.keys.device_id).is_some();
+        if !is_listed {
+            return Err(ClientError::Ended("it was removed from the account".into()).into());
+        }
+        let heads = self.trust.heads_of_members(&membership).map_err(SendHalt::from)?;
+        let recipients = self.recipients(&heads, stored)?;
+        Ok(Audience { membership: membership.head(), heads, recipients })
+    }
+
     /// The devices of the named lists, this one excepted, each with the key to seal to.
-    fn recipients(&mut self, heads: &[ListHead], message: ClientMessageId) -> Result<Vec<VerifiedPrekey>, SendHalt> {
+    fn recipients(
+        &mut self,
+        heads: &[ListHead],
+        stored: Option<ClientMessageId>,
+    ) -> Result<Vec<VerifiedPrekey>, SendHalt> {
         let now_ms = self.now_ms();
         let claims = self.stale_targets(heads, now_ms);
         if !claims.is_empty() {
@@ -205,6 +235,10 @@ impl Device {
             let Some(account) = self.trust.account(&head.account_id) else { continue };
             for device in account.chain().list().devices.iter().filter(|d| d.device_id != self.keys.device_id) {
                 let Some(target) = self.targets.get_mut(&device.device_id) else { continue };
+                let Some(message) = stored else {
+                    recipients.extend(target.signed_key(account.chain(), &device.device_id, now_ms)?);
+                    continue;
+                };
                 if let Some(key) = target.key_for(account.chain(), &device.device_id, message, now_ms)? {
                     recipients.push(key);
                     self.batch.put(Table::Bundle, device.device_id.as_bytes(), target);

@@ -42,6 +42,8 @@ pub enum Table {
     Resend = 10,
     /// The last message number per conversation and sending device.
     Counter = 11,
+    /// Receipts that are not in a message yet.
+    Receipt = 12,
 }
 
 impl Table {

@@ -162,6 +162,7 @@ fn content_that_nobody_listed_signed_is_refused() {
         previous: Some(Hash::new([1; 32])),
         body: &text_content("false"),
         lifetime_seconds: 0,
+        ephemeral_until_ms: 0,
     };
     let mut rng = world.fork_rng();
     let forged = martlet_client::compose::compose(&impostor, &draft, &[target], &mut rng).unwrap();

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails its test by panicking")]
 
 mod envelopes;
+mod ephemeral;
 mod forks;
 mod linking;
 mod lists;

@@ -169,6 +169,7 @@ fn a_message_for_other_people_than_its_membership_is_refused() {
             previous: None,
             body: &crate::world::text_content("psst"),
             lifetime_seconds: 0,
+            ephemeral_until_ms: 0,
         };
         let mut rng = world.fork_rng();
         let made = martlet_client::compose::compose(&alice, &draft, &[target], &mut rng).unwrap();

@@ -126,6 +126,7 @@ fn a_forged_request_is_refused() {
         previous: None,
         body: &content,
         lifetime_seconds: 0,
+        ephemeral_until_ms: 0,
     };
     let mut rng = world.fork_rng();
     let forged = martlet_client::compose::compose(&impostor, &draft, &[target], &mut rng).unwrap();

@@ -208,6 +208,9 @@ impl Participant {
             }
             node_frame::Frame::Problem(problem) if reference == 0 => bail!("a frame was refused: {problem:?}"),
             node_frame::Frame::Problem(problem) => self.outbox.refused(operation, &problem.code, &self.shared),
+            node_frame::Frame::AcceptedEphemeral(_) | node_frame::Frame::Ephemeral(_) => {
+                bail!("nobody sends anything ephemeral here")
+            }
             node_frame::Frame::Hello(_) | node_frame::Frame::CaughtUp(_) | node_frame::Frame::Draining(_) => {}
         }
         Ok(())

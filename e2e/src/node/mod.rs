@@ -7,6 +7,7 @@ mod ports;
 
 use std::{
     ffi::OsString,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -90,15 +91,26 @@ impl Node {
     /// # Errors
     /// No ports, no folder.
     pub fn prepare(scene: &Scene, options: NodeOptions) -> Result<Self> {
-        let ports = Ports::take()?;
-        let data_dir = scene.folder().join(format!("data-{}", ports.public.port()));
-        Ok(Self { options, ports, data_dir, log: scene.log_file("node"), child: None })
+        Ok(Self::prepare_on(scene, options, Ports::take()?))
+    }
+
+    /// As [`Self::prepare`], on addresses that the test chose.
+    #[must_use]
+    pub fn prepare_on(scene: &Scene, options: NodeOptions, ports: Ports) -> Self {
+        let data_dir = scene.folder().join(format!("data-{}", ports.public).replace(':', "-"));
+        Self { options, ports, data_dir, log: scene.log_file("node"), child: None }
     }
 
     /// Where clients reach it, such as `http://127.0.0.1:20000`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.ports.public)
+    }
+
+    /// The address of its public listener.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.ports.public
     }
 
     /// Where the operator reaches it.

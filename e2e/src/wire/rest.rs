@@ -56,6 +56,12 @@ impl Rest {
         Ok(Self { base: base.into(), http: reqwest::Client::builder().timeout(ANSWER_DEADLINE).build()? })
     }
 
+    /// A client that asks through an HTTP client of the test's own making.
+    #[must_use]
+    pub fn over(base: impl Into<String>, http: reqwest::Client) -> Self {
+        Self { base: base.into(), http }
+    }
+
     /// A client that comes from an address of its own.
     ///
     /// # Errors

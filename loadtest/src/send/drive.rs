@@ -362,6 +362,9 @@ impl Handler for Drive {
             }
             node_frame::Frame::Gap(gap) => self.trouble(format!("a gap: {:?}", gap.reason())),
             node_frame::Frame::Draining(_) => self.trouble("the node is shutting down"),
+            node_frame::Frame::AcceptedEphemeral(_) | node_frame::Frame::Ephemeral(_) => {
+                self.trouble("something ephemeral, which nobody sends here");
+            }
             node_frame::Frame::Hello(_) | node_frame::Frame::CaughtUp(_) => {}
         }
     }

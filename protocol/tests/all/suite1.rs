@@ -299,12 +299,8 @@ fn a_message_is_stored_or_ephemeral_and_never_both() {
     ];
     for (sender_counter, previous_message_hash, ephemeral_until_ms, kind) in cases {
         let what = format!("{sender_counter} {} {ephemeral_until_ms}", previous_message_hash.len());
-        let plaintext = wire::Plaintext {
-            sender_counter,
-            previous_message_hash,
-            ephemeral_until_ms,
-            ..sent.plaintext.clone()
-        };
+        let plaintext =
+            wire::Plaintext { sender_counter, previous_message_hash, ephemeral_until_ms, ..sent.plaintext.clone() };
         let (key, content) = seal_content(&mut rng, &plaintext, &sent.alice.devices[0].signing);
         assert_eq!(open_content(&key, &content).expect("opens").kind(), kind, "{what}");
     }

@@ -10,7 +10,7 @@ use martlet_servers::{Nginx, free_port};
 use crate::world::{descendants, runs, until};
 
 fn config(port: u16, status: u16) -> String {
-    format!("events {{}} http {{ access_log off; server {{ listen 127.0.0.1:{port}; return {status}; }} }}")
+    Nginx::config(1, 100, &format!("access_log off; server {{ listen 127.0.0.1:{port}; return {status}; }}"))
 }
 
 /// The status line's number.

@@ -44,8 +44,8 @@ pub use config::{DatabaseUrl, DbConfig, Durability, Place, SchemaState};
 pub use conn::Conn;
 pub use error::StorageError;
 pub use keys::{AccountKey, ContentKey, ConversationKey, DeviceKey};
-pub use postgres::{NodeLock, ServerFacts};
 use pool::{Lent, Pool};
+pub use postgres::{NodeLock, ServerFacts};
 
 /// Keys in one `IN` list: enough that the query's cost hardly counts per key, well under what a database takes.
 const KEYS_PER_QUERY: usize = 500;
@@ -212,7 +212,10 @@ impl Db {
     pub async fn checkpoint_on_close(&self) -> Result<(), StorageError> {
         let inner = &self.inner;
         if self.is_shared() {
-            [&inner.reads, &inner.writes, &inner.commits].into_iter().chain(&inner.replicas).for_each(|p| p.close_free());
+            [&inner.reads, &inner.writes, &inner.commits]
+                .into_iter()
+                .chain(&inner.replicas)
+                .for_each(|p| p.close_free());
             return Ok(());
         }
         let mut lent = inner.writes.lend().await?;

@@ -5,14 +5,15 @@ use std::{
     time::Duration,
 };
 
-use diesel::{Connection as _, QueryableByName, RunQueryDsl as _, sql_types::BigInt, sqlite::SqliteConnection};
+use diesel::{QueryableByName, RunQueryDsl as _, sql_types::BigInt};
 use martlet_protocol::{
     id::{AccountId, ConversationId, DeviceId, EntryId, Hash, PublicKey, Signature},
     rest::{DeviceLabel, DeviceSignature, PrekeyKind, SignedDeviceList, SignedMembershipLink, SignedPrekey},
     wire::{ConversationKind, GapReason, Role},
 };
+use martlet_servers::Database;
 use martlet_storage::{
-    AccountKey, Conn, ConversationKey, Db, DbConfig, DeviceKey, StorageError,
+    AccountKey, Conn, ConversationKey, DatabaseUrl, Db, DbConfig, DeviceKey, Durability, StorageError,
     accounts::{self, AppendList, AppendListError, NewAccount, NewDevice},
     conversations::{self, NewConversation, NewMember},
     mailbox::{self, Item, RangeQuery},
@@ -41,25 +42,57 @@ pub fn bytes<const N: usize>(number: u64) -> [u8; N] {
     bytes
 }
 
+/// Which backend a test binary tries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+/// Each test binary names one of them; here both are, or the compiler would miss the other.
+pub const BACKENDS: [Backend; 2] = [Backend::Sqlite, Backend::Postgres];
+
 pub struct Store {
     pub db: Db,
-    folder: TempDir,
+    place: Place,
+}
+
+enum Place {
+    Folder(TempDir),
+    Database(Database),
+}
+
+impl Place {
+    fn config(&self) -> DbConfig {
+        match self {
+            Self::Folder(folder) => DbConfig::new(folder.path().join("martlet.db")),
+            Self::Database(database) => {
+                let url = DatabaseUrl::new(&database.url().expect("a server")).expect("an address");
+                // The tests' server is not durable.
+                DbConfig { durability: Durability::Normal, ..DbConfig::postgres(url) }
+            }
+        }
+    }
 }
 
 impl Store {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let db = Db::open(&config(&folder)).expect("a new store opens");
-        Self { db, folder }
+        assert!(BACKENDS.contains(&crate::BACKEND));
+        let place = match crate::BACKEND {
+            Backend::Sqlite => Place::Folder(tempfile::tempdir().expect("a temporary folder")),
+            Backend::Postgres => Place::Database(Database::create().expect("a database")),
+        };
+        let db = Db::open(&place.config()).expect("a new store opens");
+        Self { db, place }
     }
 
-    /// Another process, as it were: a second set of connections to the same file.
+    /// Another process, as it were: a second set of connections to the same store.
     pub fn second(&self) -> Db {
-        Db::open(&config(&self.folder)).expect("the store opens again")
+        Db::open(&self.place.config()).expect("the store opens again")
     }
 
-    pub fn path(&self) -> std::path::PathBuf {
-        self.folder.path().join("martlet.db")
+    pub fn config(&self) -> DbConfig {
+        self.place.config()
     }
 
     /// Runs in a write transaction.
@@ -67,24 +100,32 @@ impl Store {
         self.db.write_blocking(run).expect("the query works")
     }
 
-    /// A number by SQL, over a connection of its own.
+    /// A number by SQL.
     pub fn number(&self, sql: &str) -> i64 {
+        self.numbers(&format!("SELECT ({sql})::bigint AS n"))[0]
+    }
+
+    /// The column `n` by SQL.
+    pub fn numbers(&self, sql: &str) -> Vec<i64> {
         #[derive(QueryableByName)]
         struct Row {
             #[diesel(sql_type = BigInt)]
             n: i64,
         }
-        let mut conn = self.raw();
-        let row: Row = diesel::sql_query(format!("SELECT ({sql}) AS n")).get_result(&mut conn).expect("a number");
-        row.n
-    }
-
-    pub fn raw(&self) -> SqliteConnection {
-        SqliteConnection::establish(self.path().to_str().expect("UTF-8")).expect("the file opens")
+        let sql = sql.to_owned();
+        let rows: Vec<Row> = self.run(move |conn| match conn {
+            Conn::Sqlite(c) => Ok(diesel::sql_query(sql.replace("::bigint", "")).load(c)?),
+            Conn::Postgres(c) => Ok(diesel::sql_query(sql).load(c)?),
+        });
+        rows.into_iter().map(|row| row.n).collect()
     }
 
     pub fn execute(&self, sql: &str) {
-        diesel::sql_query(sql).execute(&mut self.raw()).expect("the statement works");
+        let sql = sql.to_owned();
+        self.run(move |conn| match conn {
+            Conn::Sqlite(c) => Ok(diesel::sql_query(sql).execute(c)?),
+            Conn::Postgres(c) => Ok(diesel::sql_query(sql).execute(c)?),
+        });
     }
 
     pub fn register(&self, devices: usize) -> Account {
@@ -171,10 +212,6 @@ impl Store {
     pub fn read(&self, device: DeviceKey, after_seq: u64) -> Vec<Item> {
         self.read_at(device, after_seq, NOW_S)
     }
-}
-
-fn config(folder: &TempDir) -> DbConfig {
-    DbConfig::new(folder.path().join("martlet.db"))
 }
 
 pub fn query(device: DeviceKey, after_seq: u64, now_s: u64) -> RangeQuery {

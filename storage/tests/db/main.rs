@@ -14,3 +14,6 @@ mod sends;
 mod sends_full;
 mod sweep;
 mod tokens;
+
+/// This binary's stores are files.
+const BACKEND: common::Backend = common::Backend::Sqlite;

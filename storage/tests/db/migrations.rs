@@ -9,6 +9,8 @@ use std::{
 use diesel::Connection as _;
 use diesel_migrations::{FileBasedMigrations, MigrationHarness as _};
 
+use martlet_storage::Place;
+
 use crate::common::Store;
 
 fn root() -> PathBuf {
@@ -55,7 +57,14 @@ fn backends_have_the_same_migrations() {
                 let path = root().join(backend).join(name).join(file);
                 fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
             };
-            assert_eq!(tables(&read(backend, "up.sql")), tables(&read("sqlite", "up.sql")), "{backend}/{name}");
+            let mut wanted = tables(&read("sqlite", "up.sql"));
+            if backend == "postgresql"
+                && let Some(entries) = wanted.get_mut("mailbox_entries")
+            {
+                // The front of SQLite's append-only table; PostgreSQL's parts have none.
+                entries.retain(|column| column != "entry_key");
+            }
+            assert_eq!(tables(&read(backend, "up.sql")), wanted, "{backend}/{name}");
             assert_eq!(read(backend, "down.sql"), read("sqlite", "down.sql"), "{backend}/{name}");
         }
     }
@@ -65,7 +74,8 @@ fn backends_have_the_same_migrations() {
 fn they_go_down_and_up_again() {
     let store = Store::new();
     let migrations = || FileBasedMigrations::from_path(root().join("sqlite")).expect("migrations");
-    let mut conn = diesel::SqliteConnection::establish(store.path().to_str().expect("UTF-8")).expect("opens");
+    let Place::File(path) = store.config().place else { panic!("a file") };
+    let mut conn = diesel::SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("opens");
     let down = conn.revert_all_migrations(migrations()).expect("down");
     assert!(!down.is_empty());
     assert_eq!(

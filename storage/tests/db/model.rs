@@ -219,8 +219,14 @@ impl World {
     }
 }
 
+/// A case takes PostgreSQL a new database and some hundred round trips, and SQLite a file.
+const CASES: u32 = match crate::BACKEND {
+    crate::common::Backend::Sqlite => 64,
+    crate::common::Backend::Postgres => 12,
+};
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_without_a_marker(

@@ -8,12 +8,17 @@ use diesel::{
     dsl::sql,
     sql_types::{BigInt, Text},
 };
-use martlet_storage::{Conn, Db, DbConfig, Durability, StorageError, accounts, control, mailbox, sends};
+use martlet_storage::{Conn, Db, DbConfig, Durability, Place, StorageError, accounts, control, mailbox, sends};
 
 use crate::common::{NOW_MS, ROOMY, Store, answer};
 
+fn path(store: &Store) -> std::path::PathBuf {
+    let Place::File(path) = store.config().place else { panic!("a file") };
+    path
+}
+
 fn setting(conn: &mut Conn, name: &str) -> i64 {
-    let Conn::Sqlite(conn) = conn;
+    let Conn::Sqlite(conn) = conn else { panic!("a file") };
     diesel::select(sql::<BigInt>(&format!("(SELECT * FROM pragma_{name})"))).get_result(conn).expect("a setting")
 }
 
@@ -24,7 +29,7 @@ fn the_writer_is_safe_against_power_loss() {
         assert_eq!(setting(conn, "synchronous"), 2, "FULL");
         assert_eq!(setting(conn, "foreign_keys"), 1);
         assert_eq!(setting(conn, "busy_timeout"), 5000);
-        let Conn::Sqlite(conn) = conn;
+        let Conn::Sqlite(conn) = conn else { panic!("a file") };
         let mode: String =
             diesel::select(sql::<Text>("(SELECT journal_mode FROM pragma_journal_mode)")).get_result(conn)?;
         assert_eq!(mode, "wal");
@@ -108,7 +113,7 @@ async fn a_read_is_one_snapshot() {
 #[tokio::test]
 async fn waiting_is_bounded() {
     let store = Store::new();
-    let mut config = DbConfig::new(store.path());
+    let mut config = store.config();
     config.wait = Duration::from_millis(30);
     config.read_connections = 1;
     let db = Db::open(&config).expect("opens");
@@ -133,7 +138,7 @@ async fn waiting_is_bounded() {
 #[test]
 fn a_lock_of_another_process_is_busy() {
     let store = Store::new();
-    let mut config = DbConfig::new(store.path());
+    let mut config = store.config();
     config.wait = Duration::from_millis(20);
     let db = Db::open(&config).expect("opens");
     store.run(|_| {
@@ -163,7 +168,7 @@ async fn closing_leaves_one_file() {
     let store = Store::new();
     let entry = martlet_protocol::wire::ControlEntry { event: None };
     store.db.write(move |c| control::append(c, &entry, 0)).await.expect("written");
-    let log = store.path().with_extension("db-wal");
+    let log = path(&store).with_extension("db-wal");
     assert!(log.metadata().expect("a log").len() > 0);
     store.db.checkpoint_on_close().await.expect("checkpointed");
     assert_eq!(log.metadata().expect("a log").len(), 0);
@@ -176,7 +181,7 @@ fn a_full_disk_fails_the_batch_and_nothing_else() {
     let talk = store.converse(&[&account]);
     let limit = |pages: i64| {
         store.run(|conn| {
-            let Conn::Sqlite(conn) = conn;
+            let Conn::Sqlite(conn) = conn else { panic!("a file") };
             Ok(conn.batch_execute(&format!("PRAGMA max_page_count = {pages}"))?)
         });
     };

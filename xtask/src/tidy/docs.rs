@@ -7,8 +7,20 @@ use super::Problem;
 use super::sources::{Source, Sources};
 
 /// A name in backticks that begins with one of these is a path and must exist.
-const FOLDERS: &[&str] =
-    &["protocol/", "storage/", "migrations/", "backend/", "client/", "loadtest/", "e2e/", "xtask/", "docs/", ".ci/"];
+const FOLDERS: &[&str] = &[
+    "protocol/",
+    "storage/",
+    "migrations/",
+    "backend/",
+    "client/",
+    "loadtest/",
+    "servers/",
+    "e2e/",
+    "nginx/",
+    "xtask/",
+    "docs/",
+    ".ci/",
+];
 
 /// Links that lead nowhere, and paths that don't exist.
 pub fn check(root: &Path, sources: &Sources) -> Vec<Problem> {

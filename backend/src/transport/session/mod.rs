@@ -126,7 +126,7 @@ impl Session {
     }
 
     /// An ephemeral message came. It is written now or never: not before the client has resumed, not while it is behind, not if the
-    /// socket has as much to write as it may, and not when its time is over.
+    /// socket has about as much to write as it may, and not when its time is over.
     pub(super) fn whisper(&mut self, whisper: &Whisper, full: bool, now_ms: u64, out: &mut Vec<Output>) {
         if !full && now_ms < whisper.expires_at_ms && self.reader.hears_whispers() {
             out.push(Output::Whisper(whisper.payload.clone()));
@@ -167,6 +167,11 @@ impl Session {
     /// As many sends are unanswered as may be: no more is to be read.
     pub(super) fn is_busy(&self, rules: &Rules) -> bool {
         self.in_flight >= rules.max_in_flight
+    }
+
+    /// The highest `seq` that is known to exist: a range that is read must not end before it was written.
+    pub(super) fn known_head(&self) -> u64 {
+        self.reader.known_head()
     }
 
     /// It waits for entries as they come, so that a head beyond what it delivered means a loss.

@@ -159,6 +159,9 @@ pub enum Command {
         /// End when the backlog is read.
         #[arg(long)]
         once: bool,
+        /// Tell senders that their messages were read.
+        #[arg(long)]
+        receipts: bool,
     },
     /// Two accounts with three and two devices on a node of their own, each step shown and checked.
     ///

@@ -60,7 +60,7 @@ async fn run_opened(client: &Client, command: Command) -> anyhow::Result<()> {
         Command::Lookup { username } => lookup(client, &username).await,
         Command::SafetyNumber { username } => safety_number(client, &username).await,
         Command::Send { conversation, text, lifetime } => send(client, &conversation, &text.join(" "), lifetime).await,
-        Command::Listen { all, once } => listen(client, all, once).await,
+        Command::Listen { all, once, receipts } => listen(client, all, once, receipts).await,
         conversations => run_conversations(client, conversations).await,
     }
 }
@@ -247,11 +247,11 @@ async fn send(client: &Client, conversation: &str, text: &str, lifetime: u32) ->
     Ok(())
 }
 
-async fn listen(client: &Client, all: bool, once: bool) -> anyhow::Result<()> {
+async fn listen(client: &Client, all: bool, once: bool, receipts: bool) -> anyhow::Result<()> {
     if all {
         client.device(|device| device.set_shown(0))?;
     }
-    print_new(client)?;
+    print_new(client, receipts)?;
     let mut running = client.start();
     loop {
         let event = tokio::select! {
@@ -260,28 +260,38 @@ async fn listen(client: &Client, all: bool, once: bool) -> anyhow::Result<()> {
         };
         let Some(event) = event else { break };
         match &event {
-            Event::Message(_) => print_new(client)?,
+            Event::Message(_) | Event::Receipt { .. } => print_new(client, receipts)?,
             Event::CaughtUp if once => break,
             Event::Ended { why } => bail!("{why}"),
             other => {
-                if let Some(line) = show::event(other) {
+                if let Some(line) = show::event(client, other) {
                     println!("{line}");
                 }
             }
         }
     }
     running.stop().await;
-    print_new(client)
+    print_new(client, receipts)?;
+    if receipts {
+        client.hurry_receipts()?;
+        // What does not go out now is kept for the next time.
+        drop(client.flush().await);
+    }
+    Ok(())
 }
 
 /// Prints what the history has after what was printed before, so that nothing is missed or shown twice across restarts.
-fn print_new(client: &Client) -> anyhow::Result<()> {
+fn print_new(client: &Client, receipts: bool) -> anyhow::Result<()> {
     loop {
         let after = client.device(|device| device.shown())?;
         let messages = client.history(after, PAGE)?;
         let Some(last) = messages.last() else { return Ok(()) };
         for message in &messages {
             println!("{}", show::message(client, message));
+        }
+        // Before they count as shown: a crash in between shows and tells some of them again, and loses none.
+        if receipts {
+            client.set_read(&messages)?;
         }
         client.device(|device| device.set_shown(last.number))?;
     }

@@ -2,9 +2,9 @@
 
 use martlet_client::{Client, Event, StoredMessage, client::ConversationView};
 use martlet_protocol::{
-    id::Hash,
+    id::{AccountId, Hash},
     rest::{ConversationKind, Role},
-    wire::content::Body,
+    wire::{PresenceStatus, ReceiptKind, content::Body},
 };
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
@@ -67,9 +67,7 @@ pub fn conversation(view: &ConversationView) -> String {
 
 /// A message in a line.
 pub fn message(client: &Client, message: &StoredMessage) -> String {
-    let sender = client
-        .device(|device| device.name_of(&message.sender_account))
-        .unwrap_or_else(|| short(&message.sender_account.to_text()).to_owned());
+    let sender = name(client, &message.sender_account);
     let apart = if message.apart { " [from a REMOVED device]" } else { "" };
     format!(
         "{} {} {sender}{apart}: {}",
@@ -79,23 +77,48 @@ pub fn message(client: &Client, message: &StoredMessage) -> String {
     )
 }
 
+fn name(client: &Client, account_id: &AccountId) -> String {
+    let known = client.device(|device| device.name_of(account_id));
+    known.unwrap_or_else(|| short(&account_id.to_text()).to_owned())
+}
+
 fn content(message: &StoredMessage) -> String {
     match message.content().body {
         Some(Body::Text(text)) => text.text,
         Some(Body::Attachment(file)) => format!("[file {:?}, {} bytes]", file.file_name, file.size_bytes),
-        Some(Body::Receipt(receipt)) => format!("[receipt for {} messages]", receipt.messages.len()),
+        Some(Body::Receipt(receipt)) => {
+            let what = if receipt.kind() == ReceiptKind::Read { "read" } else { "received" };
+            format!("[has {what} {} messages]", receipt.messages.len())
+        }
         Some(Body::Edit(edit)) => format!("[edit: {}]", edit.text),
         Some(Body::Delete(_)) => "[deletes a message]".to_owned(),
         Some(Body::Reaction(reaction)) => format!("[reacts {}]", reaction.emoji),
         Some(Body::Timer(timer)) => format!("[messages now live {} s]", timer.lifetime_seconds),
         Some(Body::ConversationInfo(info)) => format!("[the title is {:?}]", info.title),
-        Some(Body::ChainLinks(_) | Body::ResendRequest(_) | Body::Resent(_)) | None => "[nothing to read]".to_owned(),
+        Some(
+            Body::ChainLinks(_)
+            | Body::ResendRequest(_)
+            | Body::Resent(_)
+            | Body::Typing(_)
+            | Body::CallSignal(_)
+            | Body::Presence(_),
+        )
+        | None => "[nothing to read]".to_owned(),
     }
 }
 
 /// Events that people should hear of besides messages.
-pub fn event(event: &Event) -> Option<String> {
+pub fn event(client: &Client, event: &Event) -> Option<String> {
     Some(match event {
+        Event::Typing { conversation_id, account_id, started: true, .. } => {
+            format!("… {} types in {}", name(client, account_id), short(&conversation_id.to_text()))
+        }
+        Event::Presence { account_id, status, .. } => match status {
+            PresenceStatus::Online => format!("- {} is there", name(client, account_id)),
+            PresenceStatus::Away => format!("- {} is away", name(client, account_id)),
+            PresenceStatus::Offline => format!("- {} has left", name(client, account_id)),
+            PresenceStatus::Unspecified => return None,
+        },
         Event::Refused { refused, .. } => format!("! refused: {refused}"),
         Event::SendHeld { refused, .. } => format!("! not sent: {refused}"),
         Event::SendFailed { why, .. } => format!("! not sent: {why}"),
@@ -113,6 +136,12 @@ pub fn event(event: &Event) -> Option<String> {
         Event::StreamRestarted => "- the server was restored; everything is read again".to_owned(),
         Event::Disconnected { retry_in_ms, why } => format!("- offline ({why}); again in {retry_in_ms} ms"),
         Event::Ended { why } => format!("! {why}"),
-        Event::Message(_) | Event::Sent { .. } | Event::Connected | Event::CaughtUp => return None,
+        Event::Message(_)
+        | Event::Receipt { .. }
+        | Event::Typing { .. }
+        | Event::CallSignal { .. }
+        | Event::Sent { .. }
+        | Event::Connected
+        | Event::CaughtUp => return None,
     })
 }

@@ -55,9 +55,10 @@ pub fn apply_acks(conn: &mut Conn, acks: &[(DeviceKey, u64)]) -> Result<usize, S
     }
     let mut released = Vec::new();
     let acked = match conn {
-        Conn::Sqlite(c) => {
-            moving.iter().map(|&(device, seq)| delete_of_one(c, device, seq, &mut released)).collect::<Result<_, _>>()?
-        }
+        Conn::Sqlite(c) => moving
+            .iter()
+            .map(|&(device, seq)| delete_of_one(c, device, seq, &mut released))
+            .collect::<Result<_, _>>()?,
         Conn::Postgres(c) => delete_of_all(c, &moving, &mut released)?,
     };
     for (device, seq) in moving.iter().filter(|(device, _)| with_gaps.binary_search(device).is_ok()) {
@@ -106,9 +107,7 @@ fn delete_of_one(
     released: &mut Vec<ContentKey>,
 ) -> Result<Acked, StorageError> {
     let rows: Vec<(i64, Option<ContentKey>)> = diesel::delete(
-        mailbox_entries::table
-            .filter(mailbox_entries::device_key.eq(device))
-            .filter(mailbox_entries::seq.le(seq)),
+        mailbox_entries::table.filter(mailbox_entries::device_key.eq(device)).filter(mailbox_entries::seq.le(seq)),
     )
     .returning((mailbox_entries::size_bytes, mailbox_entries::content_key))
     .get_results(c)?;

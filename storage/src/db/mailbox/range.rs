@@ -273,7 +273,7 @@ fn load_up_to_bytes(
                FROM (SELECT seq, expires_at_s, content_key, entry_id, sealed, size_bytes FROM mailbox_entries
                      WHERE device_key = $1 AND seq > $2 ORDER BY seq LIMIT $3) AS front) AS part
          LEFT JOIN contents ON contents.content_key = part.content_key
-         WHERE part.bytes - part.size_bytes < $4 ORDER BY part.seq",
+         WHERE part.bytes - part.size_bytes < greatest($4, 1) ORDER BY part.seq",
     )
     .bind::<BigInt, _>(query.device)
     .bind::<BigInt, _>(store_u64(after_seq))

@@ -41,7 +41,8 @@ pub(super) fn establish(config: &DbConfig, url: &DatabaseUrl) -> Result<PgConnec
 /// A wrong address or password is for the operator to mend, a server that is away comes back.
 fn refused(url: &DatabaseUrl, message: &str) -> StorageError {
     let message = message.lines().next().unwrap_or_default();
-    let passes = ["Connection refused", "timeout expired", "the database system is", "server closed", "too many clients"];
+    let passes =
+        ["Connection refused", "timeout expired", "the database system is", "server closed", "too many clients"];
     if passes.iter().any(|text| message.contains(text)) {
         return StorageError::Unavailable(format!("{url}: {message}"));
     }

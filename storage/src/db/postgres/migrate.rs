@@ -1,6 +1,11 @@
 //! Migrations, one node at a time: the others wait at the lock and then find nothing to do.
 
-use diesel::{RunQueryDsl as _, connection::SimpleConnection as _, migration::MigrationSource, pg::{Pg, PgConnection}};
+use diesel::{
+    RunQueryDsl as _,
+    connection::SimpleConnection as _,
+    migration::MigrationSource,
+    pg::{Pg, PgConnection},
+};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
 use super::establish::{check_primary, establish};

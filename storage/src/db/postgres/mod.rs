@@ -71,7 +71,8 @@ pub struct ServerFacts {
 /// `None` for SQLite.
 pub(super) fn server_facts(conn: &mut Conn) -> Result<Option<ServerFacts>, StorageError> {
     let Conn::Postgres(c) = conn else { return Ok(None) };
-    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms, pg_is_in_recovery() AS is_standby";
+    let sql =
+        "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms, pg_is_in_recovery() AS is_standby";
     Ok(Some(diesel::sql_query(sql).get_result(c)?))
 }
 

@@ -2,33 +2,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails its test by panicking")]
 
-use std::path::Path;
+mod receipts;
+mod scene;
 
 use martlet_client::{
     ClientError, Clock, Device, Event,
-    device::{Founding, NewConversation, PrepareError, SendHalt},
+    device::{Founding, PrepareError, SendHalt},
     identity::NewAccount,
-    store::{Batch, KdfCost, Store, StoreError, Table},
+    store::{Batch, Store, StoreError, Table},
 };
 use martlet_protocol::{
-    id::{ConversationId, EntryId, MessageId},
-    rest::{Accepted, ClaimAnswer, DeviceBundle, DeviceLabel, PrekeyUpload},
-    seal::MailboxSealer,
-    wire::{self, content::Body},
+    rest::{ClaimAnswer, DeviceBundle, DeviceLabel},
+    wire,
 };
-use rand::{SeedableRng as _, rngs::StdRng};
 use redb::ReadableTable as _;
 
-const COST: KdfCost = KdfCost { memory_kib: 64, iterations: 1 };
-const NOW_MS: u64 = 1_900_000_000_000;
-
-fn rng(seed: u64) -> StdRng {
-    StdRng::seed_from_u64(seed)
-}
-
-fn file(folder: &Path, passphrase: &str) -> Result<Store, StoreError> {
-    Store::file(&folder.join("device.store"), passphrase, COST, &mut rng(1))
-}
+use scene::{NOW_MS, Scene, file, found, rng, text_content};
 
 #[test]
 fn only_the_passphrase_opens_a_store() {
@@ -103,122 +92,6 @@ fn a_record_that_was_moved_to_another_name_is_damaged() {
     assert_eq!(store.get::<u64>(Table::Message, &1_u64.to_be_bytes()).unwrap(), Some(1));
     let moved = store.get::<u64>(Table::Message, &2_u64.to_be_bytes());
     assert!(matches!(moved, Err(StoreError::Damaged(Table::Message))));
-}
-
-/// A sender in memory, and a reader on disk that can crash.
-struct Scene {
-    folder: tempfile::TempDir,
-    sender: Device,
-    stock: PrekeyUpload,
-    reader: Option<Device>,
-    conversation: ConversationId,
-    seq: u64,
-    rng: StdRng,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut random = rng(9);
-        let (mut sender, sender_lists, _) = found(Store::memory(), "alice", &mut random);
-        let (mut reader, reader_lists, stock) = found(file(folder.path(), "p").unwrap(), "bob", &mut random);
-        sender.absorb_lists(&reader.account_id(), &reader_lists).unwrap();
-        reader.absorb_lists(&sender.account_id(), &sender_lists).unwrap();
-        let (conversation, link) = sender.creation_link(&NewConversation::Direct(reader.account_id())).unwrap();
-        for device in [&mut sender, &mut reader] {
-            device.absorb_membership(&conversation, std::slice::from_ref(&link)).unwrap();
-            device.commit().unwrap();
-        }
-        Self { folder, sender, stock, reader: Some(reader), conversation, seq: 0, rng: random }
-    }
-
-    fn reader(&mut self) -> &mut Device {
-        self.reader.as_mut().expect("it is running")
-    }
-
-    /// The process dies, and starts again from the disk.
-    fn crash(&mut self) {
-        self.reader = None;
-        let store = file(self.folder.path(), "p").unwrap();
-        self.reader = Some(Device::open(store, Clock::manual(NOW_MS), rng(77)).unwrap());
-    }
-
-    /// A message as the reader's mailbox holds it.
-    fn entry(&mut self, text: &str) -> wire::MailboxEntry {
-        self.sender.enqueue(self.conversation, &text_content(text), 0).unwrap();
-        let number = self.sender.due()[0].0;
-        let request = loop {
-            match self.sender.prepare(number) {
-                Ok(prepared) => break prepared.unwrap().request,
-                Err(PrepareError::Halt(SendHalt::Claim(claim))) => {
-                    let bundle = DeviceBundle {
-                        account_id: claim.accounts[0].account_id,
-                        device_id: claim.accounts[0].device_ids[0],
-                        signed_prekey: self.stock.signed_prekey.clone().unwrap(),
-                        one_time_prekey: self.stock.one_time_prekeys.pop(),
-                    };
-                    let answer = ClaimAnswer { bundles: vec![bundle], lists: Vec::new(), dormant: Vec::new() };
-                    self.sender.absorb_claim(&claim, &answer).unwrap();
-                }
-                Err(other) => panic!("{other}"),
-            }
-        };
-        let message_id = MessageId::random(&mut self.rng);
-        let accepted = Accepted { message_id, accepted_at_ms: NOW_MS, partial_device_ids: Vec::new() };
-        self.sender.on_accepted(number, &accepted).unwrap();
-        let sealed = wire::SealedMessage {
-            message_id: message_id.to_wire(),
-            sender_account_id: self.sender.account_id().to_wire(),
-            sender_device_id: self.sender.device_id().to_wire(),
-            conversation_id: request.conversation_id.clone(),
-            client_message_id: request.client_message_id.clone(),
-            accepted_at_ms: NOW_MS,
-            suite: request.suite,
-            fork_header: request.forks[0].header.clone(),
-            content: request.content.clone(),
-            content_sha256: bytes::Bytes::new(),
-        };
-        self.seq += 1;
-        let entry_id = EntryId::random(&mut self.rng);
-        let keys = self.reader().keys().clone();
-        let sealer = MailboxSealer::new(&mut self.rng, &keys.mailbox.public()).unwrap();
-        let sealed = sealer.seal(&keys.device_id, &entry_id, &sealed);
-        wire::MailboxEntry { seq: self.seq, entry_id: entry_id.to_wire(), sealed, content: bytes::Bytes::new() }
-    }
-
-    fn texts(&mut self) -> Vec<String> {
-        let history = self.reader().history(0, usize::MAX).unwrap();
-        history.iter().filter_map(martlet_client::StoredMessage::text).collect()
-    }
-
-    fn cursor(&mut self) -> u64 {
-        self.reader().cursor().map_or(0, |cursor| cursor.seq)
-    }
-}
-
-fn found(
-    store: Store,
-    username: &str,
-    rng: &mut StdRng,
-) -> (Device, Vec<martlet_protocol::rest::SignedDeviceList>, PrekeyUpload) {
-    let label = DeviceLabel { name: "d".into(), platform: "test".into() };
-    let new = NewAccount::generate(username, "password", label, 3, NOW_MS, rng).unwrap();
-    let lists = vec![new.list];
-    let founding = Founding {
-        keys: new.keys,
-        prekeys: new.prekeys,
-        lists: lists.clone(),
-        username: username.into(),
-        server: "http://test".into(),
-    };
-    let mut device = Device::found(store, founding, Clock::manual(NOW_MS), StdRng::from_rng(rng)).unwrap();
-    let mailbox = Some(wire::MailboxState { epoch: 5, head_seq: 0, acked_seq: 0 });
-    device.on_hello(&wire::Hello { mailbox, ..wire::Hello::default() }).unwrap();
-    (device, lists, new.request.prekeys)
-}
-
-fn text_content(text: &str) -> wire::Content {
-    wire::Content { body: Some(Body::Text(wire::Text { text: text.into(), reply_to: None })) }
 }
 
 fn is_message(events: &[Event]) -> bool {
