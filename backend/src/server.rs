@@ -30,10 +30,11 @@ use crate::{
     http,
     limits::Limits,
     messages::{self, Messages},
+    relay::{self, Relay, RelayError},
     secrets::{Secrets, SecretsError},
     services::Services,
     streams::Streams,
-    subscribers::MAX_WORKERS,
+    subscribers::{MAX_WORKERS, Subscribers},
     transport::{Sockets, UpgradeFactory},
 };
 
@@ -74,6 +75,9 @@ pub enum StartError {
     /// The password hash's cost is not possible.
     #[error(transparent)]
     Accounts(#[from] AccountError),
+    /// Nothing can be tried with what the config says about Redis.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     /// Anything else of the operating system.
     #[error("can't start: {0}")]
     Io(#[from] io::Error),
@@ -248,7 +252,18 @@ async fn build(
     node_id: &str,
 ) -> Result<Arc<Services>, StartError> {
     let limits = Limits::new(&config.limits, clock.clone());
-    let streams = Streams::new(db.clone(), config.clone(), clock.clone());
+    let health = Health::new(node_id);
+    let subscribers = Arc::new(Subscribers::new());
+    let relay = Relay::open(relay::Parts {
+        config: config.clone(),
+        clock: clock.clone(),
+        health: health.clone(),
+        db: db.clone(),
+        subscribers: subscribers.clone(),
+        key: (*secrets.relay_key()).into(),
+        seed: seed(),
+    })?;
+    let streams = Streams::with_relay(db.clone(), config.clone(), clock.clone(), subscribers, relay);
     let accounts = Accounts::new(accounts::Parts {
         config: config.clone(),
         clock: clock.clone(),
@@ -257,8 +272,6 @@ async fn build(
         db: db.clone(),
         streams: streams.clone(),
     })?;
-    let mut seed = [0; 32];
-    clock::rng().fill_bytes(&mut seed);
     let messages = Messages::start(messages::Parts {
         config: config.clone(),
         clock: clock.clone(),
@@ -267,7 +280,7 @@ async fn build(
         db: db.clone(),
         accounts: accounts.clone(),
         streams: streams.clone(),
-        seed,
+        seed: seed(),
     })?;
     let conversations = Conversations::new(config.clone(), clock.clone(), db, streams.clone());
 
@@ -285,8 +298,13 @@ async fn build(
         stop_messages(&messages).await;
         return Err(error.into());
     }
-    let health = Health::new(node_id);
     Ok(Arc::new(Services { config, clock, accounts, conversations, messages, streams, limits, health }))
+}
+
+fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    clock::rng().fill_bytes(&mut seed);
+    seed
 }
 
 fn serve(

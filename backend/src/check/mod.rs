@@ -4,6 +4,7 @@
 //! each finding what to do. Values that are wrong in themselves are refused earlier, when the config is loaded. [`watch`] goes on
 //! looking while the node runs.
 
+mod redis;
 pub mod watch;
 
 use std::fmt;
@@ -90,6 +91,7 @@ pub fn run(config: &Config) -> Vec<Finding> {
             [privacy(config), space(config), durability(config), schema(config), secret(config)].into_iter().flatten(),
         );
     }
+    findings.extend(redis::redis(config));
     findings.push(descriptors(config));
     findings.push(port("public listener", "listen", config.server.listen));
     findings.push(port("internal listener", "internal_listen", config.server.internal_listen));

@@ -9,6 +9,7 @@
 
 #[macro_use]
 mod declare;
+mod addresses;
 mod combinations;
 mod load;
 mod nearest;

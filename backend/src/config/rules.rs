@@ -8,10 +8,6 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use martlet_storage::DatabaseUrl;
-
-use super::secret::SecretUrl;
-
 /// How one key's values are written.
 pub trait Rule<T> {
     /// The value that `text` stands for, or `None` if it is not allowed.
@@ -38,12 +34,6 @@ pub struct Switch;
 pub struct WebOrigin;
 /// A filter of log lines.
 pub struct Filter;
-/// Addresses of Redis, separated by commas, or nothing.
-pub struct RedisUrls;
-/// Address of a PostgreSQL database, or nothing.
-pub struct Database;
-/// Addresses of PostgreSQL databases, separated by commas, or nothing.
-pub struct Databases;
 /// A name, as services have them.
 pub struct Name;
 /// As [`Name`], or nothing.
@@ -223,61 +213,6 @@ impl Rule<Option<String>> for WebOrigin {
     }
 }
 
-impl Rule<Option<SecretUrl>> for RedisUrls {
-    fn read(&self, text: &str) -> Option<Option<SecretUrl>> {
-        if text.is_empty() {
-            return Some(None);
-        }
-        let parses = |part: &str| {
-            let known = part.starts_with("redis://") || part.starts_with("rediss://");
-            known && redis::parse_redis_url(part).is_some_and(|url| url.has_host())
-        };
-        text.split(',').map(str::trim).all(parses).then(|| Some(SecretUrl::new(text)))
-    }
-
-    fn write(&self, value: &Option<SecretUrl>) -> String {
-        quoted(&value.as_ref().map(ToString::to_string).unwrap_or_default())
-    }
-
-    fn allowed(&self) -> String {
-        "\"redis://host:port\", or \"rediss://user:password@host:port\" with TLS; several with commas between; or \"\" for none"
-            .into()
-    }
-}
-
-const DATABASE: &str = "\"postgres://user:password@host:5432/database\" (with ?sslmode=require for TLS)";
-
-impl Rule<Option<DatabaseUrl>> for Database {
-    fn read(&self, text: &str) -> Option<Option<DatabaseUrl>> {
-        if text.is_empty() { Some(None) } else { DatabaseUrl::new(text).map(Some) }
-    }
-
-    fn write(&self, value: &Option<DatabaseUrl>) -> String {
-        quoted(&value.as_ref().map(ToString::to_string).unwrap_or_default())
-    }
-
-    fn allowed(&self) -> String {
-        format!("{DATABASE}, or \"\" for none")
-    }
-}
-
-impl Rule<Vec<DatabaseUrl>> for Databases {
-    fn read(&self, text: &str) -> Option<Vec<DatabaseUrl>> {
-        if text.is_empty() {
-            return Some(Vec::new());
-        }
-        text.split(',').map(|part| DatabaseUrl::new(part.trim())).collect()
-    }
-
-    fn write(&self, value: &Vec<DatabaseUrl>) -> String {
-        quoted(&value.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
-    }
-
-    fn allowed(&self) -> String {
-        format!("{DATABASE}; several with commas between; or \"\" for none")
-    }
-}
-
 impl Rule<String> for OptionalName {
     fn read(&self, text: &str) -> Option<String> {
         if text.is_empty() { Some(String::new()) } else { Name.read(text) }
@@ -351,7 +286,7 @@ impl<T: Copy + PartialEq + Debug> Rule<T> for OneOf<T> {
 }
 
 /// A TOML string.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
@@ -433,15 +368,7 @@ mod tests {
         assert_eq!(WebOrigin.read("https://chat.example.org"), Some(Some("https://chat.example.org".into())));
         assert_eq!(WebOrigin.read("https://chat.example.org/path"), None);
         assert_eq!(WebOrigin.read("chat.example.org"), None);
-        assert!(
-            RedisUrls.read("redis://localhost:6379, rediss://u:p@example.org:6380/1").is_some_and(|url| url.is_some())
-        );
-        assert_eq!(RedisUrls.read("redis://localhost,http://example.org"), None);
-        assert_eq!(RedisUrls.read("redis://"), None);
         assert_eq!(Name.read("my master"), None);
         assert_eq!(OptionalName.read(""), Some(String::new()));
-        assert!(Database.read("postgres://u:p@db/chat").is_some_and(|url| url.is_some()));
-        assert_eq!(Database.read("mysql://db/chat"), None);
-        assert_eq!(Databases.read("postgres://a/x, postgres://b/x").map(|urls| urls.len()), Some(2));
     }
 }

@@ -1,4 +1,4 @@
-//! Addresses with passwords in them, which nobody is shown: not `martlet config`, not a log line, not an error about the value itself.
+//! Addresses of Redis, with passwords in them that nobody is shown: not by `martlet config`, a log line, or an error about the value.
 
 use std::fmt;
 

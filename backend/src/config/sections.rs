@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use martlet_storage::DatabaseUrl;
 
+use super::addresses::{Database, Databases, RedisUrls};
 use super::rules::{
-    Address, Bytes, Count, Database, Databases, Filter, Name, OneOf, OptionalName, OptionalPath, Path, RedisUrls,
-    Switch, Time, WebOrigin, days, hours, kib, mib, millis, minutes, secs,
+    Address, Bytes, Count, Filter, Name, OneOf, OptionalName, OptionalPath, Path, Switch, Time, WebOrigin, days, hours,
+    kib, mib, millis, minutes, secs,
 };
 use super::secret::SecretUrl;
 

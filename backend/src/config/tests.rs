@@ -124,17 +124,14 @@ fn every_key_is_documented_and_explains_what_is_allowed() {
 
 #[test]
 fn a_password_is_shown_neither_by_what_is_printed_nor_by_an_error() {
-    let (_folder, sources) = sources("[relay]\nredis_url = \"redis://martlet:hunter2@redis.example.org:6379\"\n");
-    let loaded = sources.load().expect("loads");
+    let (_folder, file) = sources("[relay]\nredis_url = \"redis://martlet:hunter2@redis.example.org:6379\"\n");
+    let loaded = file.load().expect("loads");
     assert!(effective(&loaded).contains("redis_url = \"redis://martlet:***@redis.example.org:6379\""));
     assert!(!effective(&loaded).contains("hunter2") && !format!("{loaded:?}").contains("hunter2"));
 
-    let (_folder, mut sources) = sources_of_nothing();
-    sources.environment = vec![("MARTLET__RELAY__REDIS_URL".into(), "http://martlet:hunter2@redis.example.org".into())];
-    let errors = wrong(sources);
+    let (_folder, mut environment) = sources("");
+    let wrong_scheme = "http://martlet:hunter2@redis.example.org";
+    environment.environment = vec![("MARTLET__RELAY__REDIS_URL".into(), wrong_scheme.into())];
+    let errors = wrong(environment);
     assert!(errors[0].contains("martlet:***@redis") && !errors[0].contains("hunter2"), "{errors:?}");
-}
-
-fn sources_of_nothing() -> (tempfile::TempDir, Sources) {
-    sources("")
 }

@@ -12,7 +12,7 @@ mod gate;
 mod mailboxes;
 mod tasks;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use martlet_protocol::{problem::close, wire};
 use martlet_storage::{Db, DeviceKey, StorageError, mailbox::MailboxState};
@@ -23,7 +23,12 @@ use tokio::{
 };
 
 pub use crate::subscribers::{LiveEntry, LiveItem, Whisper};
-use crate::{clock::Clock, config::Config, relay::Relay, subscribers::Subscribers};
+use crate::{
+    clock::Clock,
+    config::Config,
+    relay::{self, Relay},
+    subscribers::Subscribers,
+};
 use acks::Acks;
 use gate::{Gate, Moment};
 use mailboxes::Mailboxes;
@@ -60,17 +65,27 @@ struct Inner {
     callbacks: RwLock<Vec<ControlCallback>>,
     lost_callbacks: RwLock<Vec<LostCallback>>,
     control_changed: Notify,
+    /// The same, said by another node.
+    control_hint: Arc<Notify>,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Streams {
-    /// Starts nothing yet: see [`Self::start`].
+    /// Of a node that is the only one. Starts nothing yet: see [`Self::start`].
     #[must_use]
     pub fn new(db: Db, config: Arc<Config>, clock: Clock) -> Self {
         let subscribers = Arc::new(Subscribers::new());
+        let relay = Relay::InProcess(subscribers.clone());
+        Self::with_relay(db, config, clock, subscribers, relay)
+    }
+
+    /// With a relay that tells other nodes, of the same subscribers.
+    #[must_use]
+    pub fn with_relay(db: Db, config: Arc<Config>, clock: Clock, subscribers: Arc<Subscribers>, relay: Relay) -> Self {
         Self(Arc::new(Inner {
-            relay: Relay::InProcess(subscribers.clone()),
+            control_hint: relay.control_hint(),
+            relay,
             mailboxes: Mailboxes::new(db.clone(), clock.clone(), config.storage.read_connections),
             db,
             config,
@@ -86,7 +101,7 @@ impl Streams {
         }))
     }
 
-    /// Begins to follow the control stream and starts the background tasks on the current tokio runtime. Only after all callbacks are
+    /// Begins to follow the control stream, starts the relay and the background tasks on the current tokio runtime. Only after all callbacks are
     /// registered and before anything is served: what changes from here on is heard of.
     ///
     /// # Errors
@@ -98,6 +113,7 @@ impl Streams {
         tasks.push(tokio::spawn(tasks::follow_control(self.0.clone(), head, stop.clone())));
         tasks.push(tokio::spawn(tasks::write_acks(self.0.clone(), stop.clone())));
         tasks.push(tokio::spawn(tasks::sweep(self.0.clone(), stop)));
+        self.0.relay.start();
         Ok(())
     }
 
@@ -121,9 +137,23 @@ impl Streams {
         self.0.lost_callbacks.write().push(callback);
     }
 
-    /// Something was just appended to the control stream by this node: look at once instead of within 250 ms.
+    /// Something was just appended to the control stream by this node: look at once instead of within 250 ms, here and elsewhere.
     pub fn control_changed(&self) {
         self.0.control_changed.notify_one();
+        self.0.relay.control_changed();
+    }
+
+    /// How often heads are to be compared: more often while nothing is heard from other nodes.
+    #[must_use]
+    pub fn head_check_interval(&self) -> Duration {
+        let usual = self.0.config.socket.head_check_interval;
+        if self.0.relay.is_lost() { usual.min(self.0.config.relay.lost_head_check_interval) } else { usual }
+    }
+
+    /// What the relay between nodes has done, in numbers.
+    #[must_use]
+    pub fn relay_statistics(&self) -> relay::Statistics {
+        self.0.relay.statistics()
     }
 
     /// What the device's hello says has changed (its prekey stock, for example): send it again if the device is connected here.
@@ -190,6 +220,7 @@ impl Streams {
                 tracing::error!(%error, "a background task of the streams failed");
             }
         }
+        self.0.relay.stop().await;
         if let Err(error) = self.0.acks.flush(&self.0.db).await {
             tracing::warn!(%error, "the last acks could not be written; their devices will be sent some entries again");
         }

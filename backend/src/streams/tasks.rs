@@ -22,6 +22,7 @@ pub(super) async fn follow_control(inner: Arc<Inner>, mut seq: u64, mut stop: St
     loop {
         tokio::select! {
             () = inner.control_changed.notified() => {}
+            () = inner.control_hint.notified() => {}
             () = time::sleep(CONTROL_INTERVAL) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }

@@ -175,7 +175,7 @@ impl Worker {
     /// Compares the heads of live sessions with the store, spread over the configured interval, or at once when entries were missed.
     pub(super) async fn compare_heads(self: Rc<Self>) {
         loop {
-            let interval = self.services.config.socket.head_check_interval;
+            let interval = self.services.streams.head_check_interval();
             let chunks = self.slots.borrow().places().div_ceil(HEADS_PER_QUERY).max(1);
             let part = interval / u32::try_from(chunks).unwrap_or(u32::MAX);
             let mut hurry = false;

@@ -58,7 +58,7 @@ pub const MODULES: &[Module] = &[
     module("services", &["accounts", "conversations", "messages", "streams"], "one handle on all of the above"),
     module("http", &["services", "accounts", "conversations", "messages", "streams"], "REST"),
     module("transport", &["services", "accounts", "messages", "streams", "subscribers"], "the devices' sockets"),
-    module("check", &["streams"], "what `martlet check` tests, and what is watched while the node runs"),
+    module("check", &["relay", "streams"], "what `martlet check` tests, and what is watched while the node runs"),
     module(
         "server",
         &[
