@@ -67,7 +67,9 @@ pub enum StartError {
     #[error("another node runs as {0} on this database; set cluster.node_id to a name of its own")]
     NodeIdTaken(String),
     /// The store was made with another secret.
-    #[error("{0} is not the secret that the store was made with; copy the file from another node (storage.secret_file)")]
+    #[error(
+        "{0} is not the secret that the store was made with; copy the file from another node (storage.secret_file)"
+    )]
     OtherSecret(PathBuf),
     /// The password hash's cost is not possible.
     #[error(transparent)]

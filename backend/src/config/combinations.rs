@@ -148,7 +148,8 @@ fn relay_alone(config: &Config) -> Option<ConfigError> {
     if config.relay.redis_url.is_none() || config.storage.is_shared() {
         return None;
     }
-    let why = "nodes talk through Redis only if they share a database; set the second, or leave the first empty".to_owned();
+    let why =
+        "nodes talk through Redis only if they share a database; set the second, or leave the first empty".to_owned();
     refuse(["relay.redis_url", "storage.database_url"], why)
 }
 

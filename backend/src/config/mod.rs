@@ -26,6 +26,6 @@ pub use print::{defaults, effective};
 pub use rules::{days, hours, kib, mib, millis, minutes, secs};
 pub use secret::SecretUrl;
 pub use sections::{
-    Accounts, Cluster, Config, Conversations, Durability, Limits, Log, LogFormat, Mailbox, Messages, Prekeys, RedisKind,
-    Registration, Relay, Server, Socket, Storage,
+    Accounts, Cluster, Config, Conversations, Durability, Limits, Log, LogFormat, Mailbox, Messages, Prekeys,
+    RedisKind, Registration, Relay, Server, Socket, Storage,
 };

@@ -433,7 +433,9 @@ mod tests {
         assert_eq!(WebOrigin.read("https://chat.example.org"), Some(Some("https://chat.example.org".into())));
         assert_eq!(WebOrigin.read("https://chat.example.org/path"), None);
         assert_eq!(WebOrigin.read("chat.example.org"), None);
-        assert!(RedisUrls.read("redis://localhost:6379, rediss://u:p@example.org:6380/1").is_some_and(|url| url.is_some()));
+        assert!(
+            RedisUrls.read("redis://localhost:6379, rediss://u:p@example.org:6380/1").is_some_and(|url| url.is_some())
+        );
         assert_eq!(RedisUrls.read("redis://localhost,http://example.org"), None);
         assert_eq!(RedisUrls.read("redis://"), None);
         assert_eq!(Name.read("my master"), None);

@@ -9,8 +9,8 @@ use std::time::Duration;
 use martlet_storage::DatabaseUrl;
 
 use super::rules::{
-    Address, Bytes, Count, Database, Databases, Filter, Name, OneOf, OptionalName, OptionalPath, Path, RedisUrls, Switch, Time, WebOrigin, days, hours, kib,
-    mib, millis, minutes, secs,
+    Address, Bytes, Count, Database, Databases, Filter, Name, OneOf, OptionalName, OptionalPath, Path, RedisUrls,
+    Switch, Time, WebOrigin, days, hours, kib, mib, millis, minutes, secs,
 };
 use super::secret::SecretUrl;
 

@@ -1,7 +1,11 @@
 //! One process per node id: the id is an advisory lock of a connection that does nothing else, so that it is free the moment its process is
 //! gone, however it went.
 
-use diesel::{QueryableByName, RunQueryDsl as _, pg::PgConnection, sql_types::{BigInt, Bool}};
+use diesel::{
+    QueryableByName, RunQueryDsl as _,
+    pg::PgConnection,
+    sql_types::{BigInt, Bool},
+};
 use parking_lot::Mutex;
 
 use super::establish::establish;

@@ -27,7 +27,9 @@ pub enum MoveError {
     #[error("{}", .0.reason())]
     Storage(#[from] StorageError),
     /// The store to be read is not a file.
-    #[error("only an embedded store is exported; for PostgreSQL there are pg_dump and its backups (unset storage.database_url)")]
+    #[error(
+        "only an embedded store is exported; for PostgreSQL there are pg_dump and its backups (unset storage.database_url)"
+    )]
     NotEmbedded,
     /// The file to be read is not there.
     #[error("there is no store at {0}; set storage.data_dir to the old node's directory")]
@@ -36,7 +38,9 @@ pub enum MoveError {
     #[error("a node runs on this store; stop it first: what it accepts during the export would be lost")]
     SourceInUse,
     /// The embedded store was last opened by another release.
-    #[error("the store has another schema than this release; start and stop this release's node on it once, then export")]
+    #[error(
+        "the store has another schema than this release; start and stop this release's node on it once, then export"
+    )]
     OtherSchema,
     /// The database to be written is SQLite.
     #[error("a store is imported into PostgreSQL only; set storage.database_url")]

@@ -21,7 +21,13 @@ pub(super) fn page(conn: &mut Conn, table: &Table, after: Option<&[Value]>) -> R
     let key = after.unwrap_or_default();
     let rows: Vec<Read> = match conn {
         Conn::Sqlite(c) => {
-            let sql = select(table, !key.is_empty(), &moving_origin(table), |column| moving(table, column), |_| "?".to_owned());
+            let sql = select(
+                table,
+                !key.is_empty(),
+                &moving_origin(table),
+                |column| moving(table, column),
+                |_| "?".to_owned(),
+            );
             bind_sqlite(diesel::sql_query(sql).into_boxed(), key)?.load(c)?
         }
         Conn::Postgres(c) => {

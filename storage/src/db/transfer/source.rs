@@ -77,7 +77,8 @@ impl Source {
             moved = read::MOVED_CONTENTS,
         ))?;
         let mut source = Self { conn: Conn::Sqlite(conn) };
-        let large = format!("SELECT count(*) AS number FROM {} WHERE old_key >> {WEEK_SHIFT} != 0", read::MOVED_CONTENTS);
+        let large =
+            format!("SELECT count(*) AS number FROM {} WHERE old_key >> {WEEK_SHIFT} != 0", read::MOVED_CONTENTS);
         match source.number(large)? {
             0 => Ok(source),
             _ => Err(StorageError::Inconsistent("the key of a shared content is too large").into()),

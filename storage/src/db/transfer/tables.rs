@@ -166,20 +166,9 @@ pub const TABLES: &[Table] = &[
     Table::new(
         "mailbox_heads",
         1,
-        &[
-            int("device_key"),
-            int("epoch"),
-            int("head_seq"),
-            int("list_n"),
-            int("added_bytes"),
-            int("added_entries"),
-        ],
+        &[int("device_key"), int("epoch"), int("head_seq"), int("list_n"), int("added_bytes"), int("added_entries")],
     ),
-    Table::new(
-        "mailbox_acks",
-        1,
-        &[int("device_key"), int("acked_seq"), int("removed_bytes"), int("removed_entries")],
-    ),
+    Table::new("mailbox_acks", 1, &[int("device_key"), int("acked_seq"), int("removed_bytes"), int("removed_entries")]),
     // SQLite's entry_key only keeps its rows in the order in which they came.
     Table::new(
         "mailbox_entries",
@@ -195,16 +184,9 @@ pub const TABLES: &[Table] = &[
             bytes("sealed"),
         ],
     ),
-    Table::new(
-        "mailbox_gaps",
-        2,
-        &[int("device_key"), int("from_seq"), int("to_seq"), int("count"), small("reason")],
-    ),
+    Table::new("mailbox_gaps", 2, &[int("device_key"), int("from_seq"), int("to_seq"), int("count"), small("reason")]),
     // Numbered by a sequence that is not the key alone: see `target`.
-    Table {
-        page_rows: PAGE_CONTENTS,
-        ..Table::new(CONTENTS, 1, &[int("content_key"), bytes("content"), int("refs")])
-    },
+    Table { page_rows: PAGE_CONTENTS, ..Table::new(CONTENTS, 1, &[int("content_key"), bytes("content"), int("refs")]) },
     Table::numbered(
         "send_answers",
         &[int("answer_key"), bytes("request_key"), bytes("request_mac"), bytes("answer"), int("expires_at_s")],

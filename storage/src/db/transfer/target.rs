@@ -199,7 +199,9 @@ fn mark(c: &mut PgConnection, import_id: &[u8]) -> Result<(), MoveError> {
     }
     for table in TABLES {
         let used = match (table.is_single, table.name) {
-            (true, "control_heads") => "SELECT EXISTS (SELECT 1 FROM control_heads WHERE head_seq != 0) AS found".to_owned(),
+            (true, "control_heads") => {
+                "SELECT EXISTS (SELECT 1 FROM control_heads WHERE head_seq != 0) AS found".to_owned()
+            }
             // The store's own row is there from the beginning.
             (true, _) => continue,
             (false, name) => format!("SELECT EXISTS (SELECT 1 FROM {name}) AS found"),
@@ -254,10 +256,5 @@ fn insert(table: &Table) -> String {
     } else {
         String::new()
     };
-    format!(
-        "INSERT INTO {} ({}) SELECT * FROM unnest({}){replace}",
-        table.name,
-        names.join(", "),
-        arrays.join(", ")
-    )
+    format!("INSERT INTO {} ({}) SELECT * FROM unnest({}){replace}", table.name, names.join(", "), arrays.join(", "))
 }
