@@ -13,5 +13,4 @@ mod refusals;
 mod rows;
 mod scene;
 #[path = "../socket/world.rs"]
-#[expect(dead_code, reason = "written for the socket's tests, of which these need a part")]
 mod world;

@@ -16,7 +16,7 @@ use crate::{
     world::World,
 };
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn an_import_that_is_interrupted_again_and_again_moves_every_row() {
     let scene = Scene::new().await;
     let exported = scene.export().expect("exported");
@@ -28,7 +28,8 @@ async fn an_import_that_is_interrupted_again_and_again_moves_every_row() {
             Err(error) => panic!("{error}"),
         }
         if rounds == 2 {
-            let refused = Node::start(scene.new_config(), Clock::System).await.err().expect("half a store is not served");
+            let refused =
+                Node::start(scene.new_config(), Clock::System).await.err().expect("half a store is not served");
             assert!(matches!(&refused, StartError::Store(StorageError::Unfit(_))), "{refused}");
         }
     };
@@ -37,7 +38,8 @@ async fn an_import_that_is_interrupted_again_and_again_moves_every_row() {
 
     let tables = rows::tables(&scene.database);
     assert_eq!(tables.len(), exported.manifest.tables.len());
-    let (old, new) = (rows::of_sqlite(&scene.data.path().join("martlet.db"), &tables), rows::of_postgres(&scene.database));
+    let (old, new) =
+        (rows::of_sqlite(&scene.data.path().join("martlet.db"), &tables), rows::of_postgres(&scene.database));
     for (table, rows) in &old {
         assert!(!rows.is_empty(), "the scene leaves {table} empty, so nothing is shown for it");
         assert!(new[table] == *rows, "{table} is another one");
@@ -51,7 +53,7 @@ async fn an_import_that_is_interrupted_again_and_again_moves_every_row() {
     assert!(matches!(scene.import(u64::MAX), Err(TransferError::Store(MoveError::NotEmpty(_)))), "once");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn clients_only_reconnect() {
     let scene = Scene::new().await;
     scene.export().expect("exported");

@@ -25,14 +25,17 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("there").permissions().mode() & 0o777
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn export_and_import_say_what_they_did_and_what_comes_next() {
     let scene = Scene::new().await;
     let data = scene.data.path().to_str().expect("UTF-8");
     let here = scene.folder.path();
     let (output, exported) = martlet(here, "", &["export", "export", "--data-dir", data]);
     assert!(output.status.success(), "{exported}");
-    assert!(exported.contains("IT HOLDS node.secret TOO") && exported.contains("Do not start the old node again"), "{exported}");
+    assert!(
+        exported.contains("IT HOLDS node.secret TOO") && exported.contains("Do not start the old node again"),
+        "{exported}"
+    );
     let private = ["export", "export/node.secret", "export/tokens.rows", "export/manifest.json"];
     assert_eq!(private.map(|path| mode(&here.join(path))), [0o700, 0o600, 0o600, 0o600]);
 

@@ -8,7 +8,7 @@ use martlet_storage::transfer::MoveError;
 
 use crate::{scene::Scene, world::World};
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_running_nodes_store_is_not_exported() {
     let world = World::new().await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -21,7 +21,7 @@ async fn a_running_nodes_store_is_not_exported() {
     world.node.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn what_is_not_as_it_was_exported_is_not_imported() {
     let scene = Scene::new().await;
     let refused = scene.import(u64::MAX);
@@ -58,7 +58,7 @@ async fn what_is_not_as_it_was_exported_is_not_imported() {
     assert!(matches!(refused, Err(TransferError::OtherSchema { .. })), "{refused:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn the_secret_must_be_the_stores() {
     let scene = Scene::new().await;
     scene.export().expect("exported");
@@ -73,7 +73,7 @@ async fn the_secret_must_be_the_stores() {
     assert_eq!(fs::read(&secret).expect("copied"), scene.file("node.secret"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn rows_that_change_under_the_import_are_found() {
     let scene = Scene::new().await;
     scene.export().expect("exported");
@@ -85,7 +85,7 @@ async fn rows_that_change_under_the_import_are_found() {
     scene.import(u64::MAX).expect("whole again");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn an_unfinished_export_begins_anew_and_nothing_else_is_overwritten() {
     let scene = Scene::new().await;
     let finished = scene.export().expect("exported");

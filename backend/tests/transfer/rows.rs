@@ -56,8 +56,9 @@ pub fn of_sqlite(file: &Path, tables: &BTreeMap<String, Vec<(String, bool)>>) ->
             false => format!("coalesce(CAST({column} AS TEXT), '-')"),
         };
         let list: Vec<String> = columns.iter().map(text).collect();
-        let rows: Vec<Text> =
-            sql_query(format!("SELECT {} AS text FROM {table}", list.join(" || ' ' || "))).load(&mut conn).expect("rows");
+        let rows: Vec<Text> = sql_query(format!("SELECT {} AS text FROM {table}", list.join(" || ' ' || ")))
+            .load(&mut conn)
+            .expect("rows");
         sorted(rows.iter().map(|row| row.text.as_str()))
     };
     tables.iter().map(|(table, columns)| (table.clone(), read(table, columns))).collect()
