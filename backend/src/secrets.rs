@@ -85,6 +85,25 @@ impl Secrets {
         }
     }
 
+    /// Copies the secret's file to where there is none, as private and as durable as a new one. What is there already stays.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn copy(from: &Path, to: &Path, rng: &mut impl CryptoRng) -> Result<(), SecretsError> {
+        refuse_open_file(from)?;
+        let text = Zeroizing::new(
+            fs::read_to_string(from).map_err(|source| SecretsError::Io { path: from.to_owned(), source })?,
+        );
+        let secret = parse(&text).ok_or_else(|| SecretsError::Unreadable { path: from.to_owned() })?;
+        let folder = folder_of(to);
+        match create_dir(folder).and_then(|()| write_new(folder, to, &secret, rng.next_u64())) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(SecretsError::Io { path: to.to_owned(), source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Reads the secret's file, for a store that was made with it.
     ///
     /// # Errors
