@@ -153,7 +153,7 @@ impl Settings {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let (settings, run): (Settings, Box<dyn FnOnce(Loaded) -> ExitCode>) = match Arguments::parse().command {
         Command::Serve { settings } => (settings, Box::new(serve)),
         Command::Config { defaults: true, .. } => return show(&config::defaults()),
