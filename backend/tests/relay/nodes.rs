@@ -35,6 +35,7 @@ impl Nodes {
         for (number, url) in urls.iter().enumerate() {
             let start = TestNode::start_at(Clock::System, |config| {
                 config.storage.database_url = DatabaseUrl::new(&database_url);
+                config.storage.durability = martlet::config::Durability::Normal;
                 config.storage.secret_file = Some(secret.path().join("node.secret"));
                 config.cluster.node_id = format!("node-{number}");
                 config.relay.redis_url = Some(SecretUrl::new(url));

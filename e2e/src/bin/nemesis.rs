@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("nemesis: {error:?}");
+            eprintln!("nemesis: {error:#}");
             ExitCode::FAILURE
         }
     }

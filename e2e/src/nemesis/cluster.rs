@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const SETTINGS: &[&str] = &[
     "storage.wait=3s",
     "server.drain_window=1s",
-    "messages.max_content_bytes=262144",
+    "messages.max_content_bytes=131072",
     "socket.head_check_interval=5s",
 ];
 /// PostgreSQL keeps little of its log, so that its disk can be small.
