@@ -14,3 +14,6 @@ mod rows;
 mod scene;
 #[path = "../socket/world.rs"]
 mod world;
+
+/// The harness's own nodes keep their data themselves.
+const MODE: harness::Mode = harness::Mode::Embedded;

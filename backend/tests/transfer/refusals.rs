@@ -13,7 +13,7 @@ async fn a_running_nodes_store_is_not_exported() {
     let world = World::new().await;
     let folder = tempfile::tempdir().expect("a folder");
     let mut config = martlet::config::Config::default();
-    config.storage.data_dir = world.node.data_dir().to_owned();
+    config.storage.data_dir = world.node.store().folder().to_owned();
     config.storage.wait = std::time::Duration::from_millis(100);
     let refused = transfer::export(&config, folder.path(), true, &Clock::System, &Progress::hidden());
     assert!(matches!(refused, Err(TransferError::Store(MoveError::SourceInUse))), "{refused:?}");

@@ -84,15 +84,23 @@ fn start_nodes(args: &SendArgs, cluster: Option<&Cluster>) -> Result<Vec<Node>> 
     (1..=usize::from(args.cluster.unwrap_or(1))).map(of_cluster).collect()
 }
 
-/// Processor time of the nodes, if they are known, of this program, and of PostgreSQL and Redis.
-fn cpu(
-    nodes: &[Node],
-    cluster: Option<&Cluster>,
-) -> Result<(Option<Duration>, Duration, Option<(Duration, Duration)>)> {
-    let of_nodes = nodes.iter().map(|node| node.pid().map(proc::cpu).transpose());
-    let of_nodes: Option<Vec<Duration>> = of_nodes.collect::<Result<_>>()?;
-    let of_nodes = of_nodes.map(|times| times.into_iter().sum());
-    Ok((of_nodes, proc::cpu(std::process::id())?, cluster.map(Cluster::cpu).transpose()?))
+/// Processor time so far.
+struct Cpu {
+    /// Of all nodes, if they are known.
+    nodes: Option<Duration>,
+    /// Of this program.
+    own: Duration,
+    /// Of PostgreSQL and Redis, in a cluster.
+    shared: Option<(Duration, Duration)>,
+}
+
+impl Cpu {
+    fn read(nodes: &[Node], cluster: Option<&Cluster>) -> Result<Self> {
+        let of_nodes = nodes.iter().map(|node| node.pid().map(proc::cpu).transpose());
+        let of_nodes: Option<Vec<Duration>> = of_nodes.collect::<Result<_>>()?;
+        let nodes = of_nodes.map(|times| times.into_iter().sum());
+        Ok(Self { nodes, own: proc::cpu(std::process::id())?, shared: cluster.map(Cluster::cpu).transpose()? })
+    }
 }
 
 /// The measurement while it runs.
@@ -166,18 +174,18 @@ impl<'a> Load<'a> {
         let seconds = Duration::from_secs(self.args.seconds.into());
         say(&format!("warming up for {:.0?}, then measuring for {seconds:.0?}", self.args.warm_up));
         self.drive.send_for(&mut self.fleet, self.args.warm_up)?;
-        let before = cpu(nodes, cluster.as_deref())?;
+        let before = Cpu::read(nodes, cluster.as_deref())?;
         self.drive.start_clock();
         let time = match (self.args.stop_redis, &mut cluster) {
             (Some(away), Some(cluster)) => self.send_without_relay(seconds, away, cluster)?,
             _ => self.drive.send_for(&mut self.fleet, seconds)?,
         };
         self.drive.stop_clock();
-        let after = cpu(nodes, cluster.as_deref())?;
-        let node_cpu = after.0.zip(before.0).map(|(after, before)| after.saturating_sub(before));
-        let own_cpu = after.1.saturating_sub(before.1);
+        let after = Cpu::read(nodes, cluster.as_deref())?;
+        let node_cpu = after.nodes.zip(before.nodes).map(|(after, before)| after.saturating_sub(before));
+        let own_cpu = after.own.saturating_sub(before.own);
         // A Redis that was started anew has used nothing before.
-        let shared_cpu = after.2.zip(before.2).map(|(after, before)| {
+        let shared_cpu = after.shared.zip(before.shared).map(|(after, before)| {
             let redis = if self.args.stop_redis.is_some() { after.1 } else { after.1.saturating_sub(before.1) };
             (after.0.saturating_sub(before.0), redis)
         });

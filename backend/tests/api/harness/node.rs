@@ -144,11 +144,11 @@ impl TestNode {
         drop(self.stop_keeping_data().await);
     }
 
-    /// Its data directory outlives it.
-    pub async fn stop_keeping_data(self) -> TempDir {
+    /// Its store outlives it.
+    pub async fn stop_keeping_data(self) -> Store {
         drop(self.http);
         self.running.stop().await;
-        self.data
+        self.store
     }
 }
 
