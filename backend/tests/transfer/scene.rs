@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::{Client, PROTO},
-    harness::{TestDevice, TestNode},
+    harness::{TestDevice, TestNode, store::Store},
     world::World,
 };
 
@@ -41,7 +41,7 @@ pub struct Scene {
     pub sent: (SendRequest, Accepted),
     /// Of Bob's mailbox.
     pub epoch: u64,
-    pub data: TempDir,
+    pub data: Store,
     pub folder: TempDir,
     pub database: Database,
 }
@@ -86,7 +86,7 @@ impl Scene {
 
     /// As a full mailbox leaves it, at the end of Bob's mailbox.
     fn add_a_gap(&self) {
-        let path = self.data.path().join("martlet.db");
+        let path = self.data.folder().join("martlet.db");
         let mut conn = SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the store");
         let id: String = self.bob.device_id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         conn.batch_execute(&format!(
@@ -102,7 +102,7 @@ impl Scene {
     /// Of the embedded deployment.
     pub fn old(&self) -> Config {
         let mut config = Config::default();
-        config.storage.data_dir = self.data.path().to_owned();
+        config.storage.data_dir = self.data.folder().to_owned();
         config.storage.wait = Duration::from_millis(200);
         config
     }
