@@ -13,9 +13,9 @@ use anyhow::Result;
 use bytes::Bytes;
 use martlet_protocol::wire::{self, client_frame, node_frame};
 
+use super::tally::{Span, Tally};
 use crate::{
     ambient,
-    figures::Times,
     socket::{Connection, Fleet, Handler, Spread, put},
 };
 
@@ -71,38 +71,6 @@ pub struct Mailbox {
     unacked_since: Option<Instant>,
     /// In the order of their coming; entry n stands at n-1.
     pub entries: Vec<wire::MailboxEntry>,
-}
-
-/// The time that counts.
-#[derive(Clone, Copy)]
-struct Span {
-    start: Instant,
-    end: Option<Instant>,
-}
-
-impl Span {
-    fn holds(&self, at: Instant) -> bool {
-        at >= self.start && self.end.is_none_or(|end| at < end)
-    }
-}
-
-/// What happened in the time that counts.
-#[derive(Default)]
-pub struct Tally {
-    /// Sends answered with "accepted".
-    pub accepted: u64,
-    /// Forks read by their devices.
-    pub forks: u64,
-    /// Echoes read by sending devices.
-    pub echoes: u64,
-    /// From the send call to the read by the receiver's socket, of forks sent in that time.
-    pub delivery: Times,
-    /// Of these, those whose device is connected to another node than the sender.
-    pub to_other_nodes: Times,
-    /// Of these, those sent while Redis was stopped.
-    pub without_relay: Times,
-    /// From the send call to the read of the answer, of sends made in that time.
-    pub answers: Times,
 }
 
 impl Drive {

@@ -10,6 +10,7 @@ mod compare;
 mod crowd;
 mod drive;
 mod result;
+mod tally;
 mod verify;
 mod write;
 

@@ -7,8 +7,8 @@ use crate::db::StorageError;
 /// Bits of a content's key below its week.
 pub(in crate::db) const WEEK_SHIFT: u32 = 40;
 pub(in crate::db) const WEEK_S: u64 = 7 * 86_400;
-/// Weeks made ahead at most; contents that live longer go into the part for all others.
-const MAX_WEEKS: u64 = 110;
+/// Weeks made ahead at most: ten years and some, as long as a mailbox may keep.
+const MAX_WEEKS: u64 = 530;
 
 /// The week, counted from 1970, in which a time lies.
 pub(in crate::db) fn week(unix_s: u64) -> i64 {
