@@ -65,7 +65,15 @@ impl Scene {
         world.send_many(&mut alice, LARGE, 20_000).await;
         let (mut bob, hello) = Client::connect(&world.node, &world.bob, PROTO).await;
         let epoch = hello.mailbox.expect("a mailbox").epoch;
+        bob.resume(&hello, None).await;
+        bob.until_caught_up().await;
         bob.ack(epoch, ACKED).await;
+        for _ in 0..1000 {
+            if world.node.count("mailbox_acks", &format!("acked_seq = {ACKED}")) == 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         drop((alice, bob));
         world.commit_unpublished(UNTOLD);
         let World { node, alice, bob, conversation } = world;
