@@ -15,3 +15,6 @@ mod kinds;
 mod nodes;
 mod refusals;
 mod world;
+
+/// What a node keeps beside the database that these tests give it.
+const MODE: harness::Mode = harness::Mode::Embedded;
