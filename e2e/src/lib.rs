@@ -8,7 +8,8 @@
 //! 6. [`crash`]: participants who go on through crashes, and who crashes the node;
 //! 7. [`trace`]: system calls of a traced node, and whether each answer left after its sync;
 //! 8. [`sdk`]: devices that run the SDK on stores of their own, and die;
-//! 9. [`copy`] and [`guess`]: a node's files as a thief gets them, and how well guesses from them did against chance.
+//! 9. [`nemesis`]: a cluster with faults of every kind, and a checker of what may have happened;
+//! 10. [`copy`] and [`guess`]: a node's files as a thief gets them, and how well guesses from them did against chance.
 //!
 //! There is no test of speed here: waits are for conditions, and deadlines are generous.
 
@@ -19,6 +20,7 @@ pub mod crash;
 pub mod front;
 pub mod guess;
 pub mod history;
+pub mod nemesis;
 pub mod node;
 pub mod scene;
 pub mod sdk;

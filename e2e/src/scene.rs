@@ -25,7 +25,9 @@ const LOG_LINES_SHOWN: usize = 60;
 pub struct Scene(Arc<Inner>);
 
 struct Inner {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Removes the folder; none if that is not this scene's matter.
+    _temporary: Option<tempfile::TempDir>,
     seed: u64,
     logs: Mutex<Vec<PathBuf>>,
 }
@@ -40,15 +42,22 @@ impl Scene {
             Ok(text) => text.parse().context("MARTLET_E2E_SEED is not a number")?,
             Err(_) => clock::changing(),
         };
-        let folder = tempfile::Builder::new().prefix(&format!("martlet-{test}-")).tempdir()?;
+        let temporary = tempfile::Builder::new().prefix(&format!("martlet-{test}-")).tempdir()?;
         println!("{test}: MARTLET_E2E_SEED={seed}");
-        Ok(Self(Arc::new(Inner { folder, seed, logs: Mutex::default() })))
+        let folder = temporary.path().to_owned();
+        Ok(Self(Arc::new(Inner { folder, _temporary: Some(temporary), seed, logs: Mutex::default() })))
+    }
+
+    /// A scene in a folder that stays.
+    #[must_use]
+    pub fn lasting(folder: &Path, seed: u64) -> Self {
+        Self(Arc::new(Inner { folder: folder.to_owned(), _temporary: None, seed, logs: Mutex::default() }))
     }
 
     /// The scene's temporary folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        self.0.folder.path()
+        &self.0.folder
     }
 
     /// Randomness for one part of the test; the same seed and part give the same numbers.

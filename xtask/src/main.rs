@@ -36,6 +36,13 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Three nodes over PostgreSQL and Redis, every fault there is, and a checker: exits 1 unless nothing was lost, repeated, out of
+    /// order, or delivered to a revoked device. See docs/RELIABILITY.md.
+    Nemesis {
+        /// `--seconds N`, `--seed S`, `--planted NAME` or `--planted all`, `--embedded`, `--quiet`; `--help` explains them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Check the rules that no compiler knows: sizes, import directions, words, links, licences.
     Tidy,
 }
@@ -45,6 +52,7 @@ fn main() -> ExitCode {
         Command::Up { cluster: true, folder, release, serve } => xtask::up::run_cluster(release, folder, &serve),
         Command::Up { release, serve, .. } => xtask::up::run(release, &serve),
         Command::Test { quick } => xtask::test::run(quick),
+        Command::Nemesis { arguments } => xtask::nemesis::run(&arguments),
         Command::Tidy => xtask::tidy::run(),
     };
     match outcome {

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::process::{Tally, cargo, succeeds, tests};
-use crate::{PROFILE, tidy, tools};
+use crate::{PROFILE, nemesis, tidy, tools};
+
+/// A minute of faults, its summary printed.
+const NEMESIS: [&str; 3] = ["--seconds", "60", "--quiet"];
 
 /// What came of one step.
 struct Step {
@@ -48,6 +51,7 @@ pub fn run(quick: bool) -> Result<bool> {
         let targets = ["--workspace", "--lib", "--bins", "--tests", "--profile", PROFILE];
         steps.push(step("build", || check(&[&["build"], targets.as_slice()].concat()))?);
         steps.push(step("tests", || count(&[&["test", "--no-fail-fast"], targets.as_slice()].concat()))?);
+        steps.push(step("nemesis", || Ok(Outcome::Check(nemesis::start(&NEMESIS.map(str::to_owned))?)))?);
         steps.push(step("doc tests", || count(&["test", "--workspace", "--doc", "--profile", PROFILE]))?);
     }
     Ok(summarise(&steps))

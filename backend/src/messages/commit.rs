@@ -13,6 +13,7 @@ use martlet_storage::{
         self,
         sends::{EntryBody, MailboxLimits, PreparedSend, SendOutcome},
     },
+    planted::{self, Bug},
 };
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::mpsc, sync::oneshot};
@@ -195,8 +196,8 @@ impl Worker {
         }
     }
 
-    fn commit(&self, sends: Vec<PreparedSend>, waiting: Vec<Waiting>) {
-        match self.write_whatever_comes(&sends, &waiting) {
+    fn commit(&self, sends: Vec<PreparedSend>, mut waiting: Vec<Waiting>) {
+        match self.write_whatever_comes(&sends, &mut waiting) {
             Ok(outcomes) => {
                 let mut entries = Vec::with_capacity(sends.iter().map(|send| send.entries.len()).sum());
                 for ((send, waiting), outcome) in sends.into_iter().zip(waiting).zip(outcomes) {
@@ -219,7 +220,7 @@ impl Worker {
     fn write_whatever_comes(
         &self,
         sends: &[PreparedSend],
-        waiting: &[Waiting],
+        waiting: &mut [Waiting],
     ) -> Result<Vec<SendOutcome>, StorageError> {
         let began = self.clock.elapsed();
         let mut tries = 0;
@@ -238,13 +239,37 @@ impl Worker {
         }
     }
 
-    fn write(&self, sends: &[PreparedSend], waiting: &[Waiting]) -> Result<Vec<SendOutcome>, StorageError> {
-        let seal_answer = |send: usize, partial: &[usize]| {
-            let waiting = &waiting[send];
-            self.answers.seal(&waiting.key, &waiting.accepted_but(partial)).unwrap_or_default()
-        };
+    fn write(&self, sends: &[PreparedSend], waiting: &mut [Waiting]) -> Result<Vec<SendOutcome>, StorageError> {
         let now_ms = self.clock.now_ms();
-        self.db.write_blocking(|conn| db::sends::commit_sends(conn, sends, &self.limits, now_ms, &seal_answer))
+        db::sends::planted::before_commit(&self.db, sends)?;
+        self.db.write_blocking(|conn| {
+            let seal_answer = |send: usize, partial: &[usize]| {
+                let waiting = &waiting[send];
+                self.answers.seal(&waiting.key, &waiting.accepted_but(partial)).unwrap_or_default()
+            };
+            let outcomes = db::sends::commit_sends(conn, sends, &self.limits, now_ms, &seal_answer)?;
+            self.too_early(sends, waiting, &outcomes);
+            Ok(outcomes)
+        })
+    }
+
+    /// Does nothing but in a build with planted bugs: answers or relays while the transaction is still open.
+    fn too_early(&self, sends: &[PreparedSend], waiting: &mut [Waiting], outcomes: &[SendOutcome]) {
+        let (answers, relays) = (planted::is(Bug::AnswerBeforeCommit), planted::is(Bug::RelayBeforeCommit));
+        let mut entries = Vec::new();
+        for ((send, waiting), outcome) in sends.iter().zip(waiting).zip(outcomes) {
+            let SendOutcome::Committed { seqs, partial } = outcome else { continue };
+            if answers {
+                let reply = std::mem::replace(&mut waiting.reply, Box::new(drop));
+                reply(Ok(waiting.accepted_but(partial)));
+            }
+            if relays {
+                collect_entries(send.clone(), seqs, partial, &mut entries);
+            }
+        }
+        if !entries.is_empty() {
+            self.streams.publish(entries);
+        }
     }
 
     /// Answers one send and collects what its devices get.

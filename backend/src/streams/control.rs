@@ -8,7 +8,10 @@ use martlet_protocol::{
     problem::close,
     wire::{self, control_entry::Event},
 };
-use martlet_storage::{DeviceKey, StorageError, accounts, control, devices};
+use martlet_storage::{
+    DeviceKey, StorageError, accounts, control, devices,
+    planted::{self, Bug},
+};
 
 use super::{Inner, gate::Moment};
 
@@ -56,6 +59,7 @@ impl Inner {
             callback(entry);
         }
         match &entry.event {
+            Some(Event::DeviceEnded(_)) if planted::is(Bug::OpenAfterRevocation) => {}
             Some(Event::DeviceEnded(ended)) => {
                 if let Some(device_key) = self.device_key(&ended.device_id).await? {
                     self.subscribers.close(device_key, close::DEVICE_ENDED);

@@ -49,7 +49,12 @@ pub(super) struct Mailboxes {
 
 impl Mailboxes {
     pub(super) fn new(db: Db, clock: Clock, read_connections: usize) -> Self {
-        Self { replica_turn: AtomicUsize::new(0), db, clock, permits: Semaphore::new(read_connections.max(1) * READS_PER_CONNECTION) }
+        Self {
+            replica_turn: AtomicUsize::new(0),
+            db,
+            clock,
+            permits: Semaphore::new(read_connections.max(1) * READS_PER_CONNECTION),
+        }
     }
 
     pub(super) async fn state(&self, device_key: DeviceKey) -> Result<Option<MailboxState>, StorageError> {
@@ -59,11 +64,7 @@ impl Mailboxes {
 
     /// State and range of one snapshot; `None` if the device has no mailbox (any more). A replica is asked first, where there is one;
     /// what it says counts only if it has come as far as what is known to exist.
-    pub(super) async fn range(
-        &self,
-        device: DeviceKey,
-        wanted: Wanted,
-    ) -> Result<Option<MailboxRange>, StorageError> {
+    pub(super) async fn range(&self, device: DeviceKey, wanted: Wanted) -> Result<Option<MailboxRange>, StorageError> {
         let _permit = self.permits.acquire().await.map_err(|_| StorageError::Busy)?;
         let Wanted { after_seq, known_head, max_bytes } = wanted;
         let now_s = self.clock.now_s();

@@ -31,8 +31,8 @@ use crate::{
 };
 use acks::Acks;
 use gate::{Gate, Moment};
-pub use mailboxes::{MailboxRange, Wanted};
 use mailboxes::Mailboxes;
+pub use mailboxes::{MailboxRange, Wanted};
 
 /// One entry for one device, as the commit thread hands it over.
 #[derive(Debug, Clone)]

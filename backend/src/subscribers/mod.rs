@@ -121,7 +121,9 @@ impl Subscribers {
 
     /// The device reads here from now on. An older socket of it is told to close.
     pub fn register(&self, device_key: DeviceKey, id: SubscriberId) {
-        if let Some(older) = self.registry.insert(device_key, id) {
+        if let Some(older) = self.registry.insert(device_key, id)
+            && older != id
+        {
             self.tell(older, Item::Close(close::REPLACED));
         }
         if let Some(changes) = self.changes.get() {

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, future::poll_fn, io, pin::Pin, rc::Rc, time::Du
 
 use bytes::{BufMut as _, BytesMut};
 use martlet_protocol::{problem::close, wire};
+use martlet_storage::planted::{self, Bug};
 use tokio::task::spawn_local;
 
 use super::{
@@ -37,7 +38,9 @@ impl Worker {
         });
         self.sockets.opened();
         // Registered before the store is read for the hello: what happens in between is heard of.
-        self.services.streams.subscribers().register(connection.identity.device_key, connection.id);
+        if !planted::is(Bug::ReadBeforeSubscription) {
+            self.services.streams.subscribers().register(connection.identity.device_key, connection.id);
+        }
         let interval = self.services.config.socket.ping_interval;
         let first_ping = interval / 2 + self.part_of(interval / 2);
         self.wheel.borrow_mut().schedule(first_ping, (connection.id, Due::Ping));

@@ -7,7 +7,10 @@ use martlet_protocol::{
     problem::{Code, close},
     wire::{self, node_frame},
 };
-use martlet_storage::StorageError;
+use martlet_storage::{
+    StorageError,
+    planted::{self, Bug},
+};
 use tokio::{task::spawn_local, time};
 
 use super::{
@@ -124,6 +127,9 @@ impl Worker {
                     if let Some(session) = &mut connection.state.borrow_mut().session {
                         session.range(range, self.now(), &self.rules, &mut outputs);
                     }
+                    if planted::is(Bug::ReadBeforeSubscription) {
+                        self.services.streams.subscribers().register(device_key, connection.id);
+                    }
                     self.apply(&connection, outputs);
                     return self.flush(&connection);
                 }
@@ -218,7 +224,7 @@ impl Worker {
     /// Sessions that are not live take the head too: they read until they have reached it. False if the store could not be asked.
     async fn compare(self: &Rc<Self>, mut connections: Vec<Rc<Connection>>) -> bool {
         connections.retain(|connection| !connection.state.borrow().closing);
-        if connections.is_empty() {
+        if connections.is_empty() || planted::is(Bug::ReadBeforeSubscription) {
             return true;
         }
         connections.sort_unstable_by_key(|connection| connection.identity.device_key);
@@ -233,6 +239,9 @@ impl Worker {
         for connection in connections {
             let found = heads.binary_search_by_key(&connection.identity.device_key, |(device_key, _)| *device_key);
             let Ok(index) = found else {
+                if planted::is(Bug::OpenAfterRevocation) {
+                    continue;
+                }
                 // Its mailbox is gone: the device was ended, whatever became of the word about it.
                 self.close(&connection, Some(close::DEVICE_ENDED));
                 continue;

@@ -105,9 +105,8 @@ async fn a_line_on_which_nothing_moves_is_given_up_and_found_again() {
 async fn a_redis_that_sleeps_is_lost_and_found() {
     let (world, _proxy) = World::new(hasty).await;
     let port = world.redis.port();
-    let sleeping = std::thread::spawn(move || {
-        Redis::running_on(port).and_then(|redis| redis.command(&["DEBUG", "SLEEP", "3"]))
-    });
+    let sleeping =
+        std::thread::spawn(move || Redis::running_on(port).and_then(|redis| redis.command(&["DEBUG", "SLEEP", "3"])));
     world.there.until("the silence is noticed", || world.there.relay.is_lost()).await;
     sleeping.join().expect("joined").expect("slept");
     world.works(1).await;

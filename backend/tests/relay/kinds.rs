@@ -25,7 +25,8 @@ async fn on_a_cluster_every_channel_lies_on_one_master_and_all_masters_are_used(
         here.relay.publish(devices.iter().flat_map(|device| seqs.map(|seq| entry(*device, seq))));
     }
     there.until("all came, in order", || ids.iter().all(|id| there.seqs(*id) == [1, 2, 3, 4])).await;
-    let channels = |node: &Redis| node.command(&["PUBSUB", "SHARDCHANNELS", "*m:*"]).expect("an answer").lines().count();
+    let channels =
+        |node: &Redis| node.command(&["PUBSUB", "SHARDCHANNELS", "*m:*"]).expect("an answer").lines().count();
     let each: Vec<usize> = redis.nodes().iter().map(channels).collect();
     assert_eq!(each.iter().sum::<usize>(), devices.len(), "no channel lies on two masters");
     assert!(each.iter().all(|channels| *channels > 100), "{each:?}");
@@ -85,8 +86,21 @@ fn certificates(folder: &Path) -> std::path::PathBuf {
     run(&[&asked[..], &new_key[..]].concat());
     fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").expect("written");
     run(&[
-        "x509", "-req", "-days", "2", "-in", "redis.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-        "-extfile", "names", "-out", "redis.pem",
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        "redis.csr",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-extfile",
+        "names",
+        "-out",
+        "redis.pem",
     ]);
     folder.join("ca.pem")
 }
@@ -99,8 +113,16 @@ async fn by_tls_only_whom_a_trusted_authority_signed_is_spoken_to() {
     let tls_port = free_port();
     let (port, certificate, key, ca) = (tls_port.to_string(), at("redis.pem"), at("redis.key"), at("ca.pem"));
     let arguments = [
-        "--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca,
-        "--tls-auth-clients", "no",
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
     ];
     let _redis = Redis::start_with(&folder.path().join("redis"), &arguments).expect("Redis starts");
     let url = format!("rediss://127.0.0.1:{tls_port}");

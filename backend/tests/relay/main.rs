@@ -16,5 +16,5 @@ mod nodes;
 mod refusals;
 mod world;
 
-/// What a node keeps beside the database that these tests give it.
+/// The harness's own nodes keep their data themselves.
 const MODE: harness::Mode = harness::Mode::Embedded;

@@ -76,8 +76,10 @@ impl World {
     /// Entries in Bob's mailbox that no publish ever tells of, as if the relay had lost them.
     pub fn commit_unpublished(&self, count: usize) {
         let store = self.node.store();
-        let device =
-            format!("(SELECT device_key FROM devices WHERE device_id = {})", store.literal(self.bob.device_id.as_bytes()));
+        let device = format!(
+            "(SELECT device_key FROM devices WHERE device_id = {})",
+            store.literal(self.bob.device_id.as_bytes())
+        );
         for number in 0..count {
             let (id, sealed) = (store.literal(&[number as u8; 16]), store.literal(&[7; 100]));
             store.execute(&format!(

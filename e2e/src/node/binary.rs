@@ -12,8 +12,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use parking_lot::Mutex;
 
-/// Program and the package that it is built from.
-const PACKAGES: &[(&str, &str)] = &[("martlet", "martlet"), ("martlet-chat", "martlet-client")];
+/// Program, the package that it is built from, and features.
+const PACKAGES: &[(&str, &str, &[&str])] = &[
+    ("martlet", "martlet", &[]),
+    ("martlet-chat", "martlet-client", &[]),
+    ("martlet-planted", "martlet", &["--features", "planted"]),
+];
 
 static FOUND: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
 
@@ -56,7 +60,8 @@ fn modified(path: &Path) -> Option<SystemTime> {
 }
 
 fn build(program: &str, profile_dir: &Path) -> Result<()> {
-    let package = PACKAGES.iter().find(|(name, _)| *name == program).context("not a program of this workspace")?.1;
+    let known = PACKAGES.iter().find(|(name, ..)| *name == program);
+    let (_, package, features) = known.context("not a program of this workspace")?;
     let target_dir = profile_dir.parent().context("a profile's folder lies in the target folder")?;
     // Cargo names the folder of its "dev" profile "debug".
     let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
@@ -69,6 +74,7 @@ fn build(program: &str, profile_dir: &Path) -> Result<()> {
     let status = Command::new(cargo)
         .args(["build", "--quiet", "--package", package, "--bin", program, "--profile", profile, "--target-dir"])
         .arg(target_dir)
+        .args(*features)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .context("cargo can't be started")?;

@@ -47,6 +47,9 @@ pub struct NodeOptions {
     settings: Vec<String>,
     /// Program and arguments to run the node under, such as a tracer that becomes the node's own process.
     wrapper: Vec<OsString>,
+    /// Another build of the node than `martlet`.
+    program: Option<&'static str>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl NodeOptions {
@@ -62,6 +65,20 @@ impl NodeOptions {
     #[must_use]
     pub fn under(mut self, wrapper: impl IntoIterator<Item = OsString>) -> Self {
         self.wrapper = wrapper.into_iter().collect();
+        self
+    }
+
+    /// Runs another build of the node; one of those that [`binary::path`] knows.
+    #[must_use]
+    pub fn program(mut self, program: &'static str) -> Self {
+        self.program = Some(program);
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn environment(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
         self
     }
 }
@@ -144,7 +161,7 @@ impl Node {
     /// It could not be built.
     pub fn command_line(&self) -> Result<Vec<OsString>> {
         let mut line = self.options.wrapper.clone();
-        line.push(binary::path("martlet")?.into());
+        line.push(binary::path(self.options.program.unwrap_or("martlet"))?.into());
         line.push("serve".into());
         let data_dir = format!("storage.data_dir={}", self.data_dir.display());
         let listen = format!("server.listen={}", self.ports.public);
@@ -172,6 +189,7 @@ impl Node {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let child = Command::new(&line[0])
             .args(&line[1..])
+            .envs(self.options.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -196,6 +214,18 @@ impl Node {
     /// # Errors
     /// It ended, or did not serve in time.
     pub async fn serving(&mut self) -> Result<()> {
+        self.answers(|status| status.is_success()).await
+    }
+
+    /// Waits until the node answers at all on its public listener, be it that something is wrong.
+    ///
+    /// # Errors
+    /// As [`Self::serving`].
+    pub async fn answering(&mut self) -> Result<()> {
+        self.answers(|_| true).await
+    }
+
+    async fn answers(&mut self, suits: impl Fn(reqwest::StatusCode) -> bool) -> Result<()> {
         let watch = Stopwatch::start();
         let health = format!("{}/health", self.url());
         let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
@@ -204,12 +234,25 @@ impl Node {
                 self.child = None;
                 bail!("the node ended at its start with {status}");
             }
-            if http.get(&health).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            if http.get(&health).send().await.is_ok_and(|answer| suits(answer.status())) {
                 return Ok(());
             }
             ensure!(watch.elapsed() < START_DEADLINE, "the node does not serve");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Whether the process has ended without being asked to. If so it can be started again.
+    ///
+    /// # Errors
+    /// The system can't say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let Some(child) = &mut self.child else { return Ok(false) };
+        let has_ended = child.try_wait()?.is_some();
+        if has_ended {
+            self.child = None;
+        }
+        Ok(has_ended)
     }
 
     /// SIGKILL: gone between two instructions, whatever it was doing. Returns once it is.

@@ -10,7 +10,7 @@ mod reading;
 mod rest;
 mod socket;
 
-pub use people::{Account, Circle, Device, PASSWORD, username};
+pub use people::{Account, Circle, Device, PASSWORD, Revocation, username};
 pub use reading::{Reading, acked};
 pub use rest::{Rest, RestError};
 pub use socket::{Heard, Socket, SubProtocol};

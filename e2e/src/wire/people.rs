@@ -60,6 +60,13 @@ pub struct Account {
     pub devices: Vec<Arc<Device>>,
 }
 
+/// A device's end, signed and ready to be asked for.
+pub struct Revocation {
+    device_id: DeviceId,
+    chain: DeviceChain,
+    request: rest::RevokeRequest,
+}
+
 /// Who is in a conversation, as its senders know it.
 #[derive(Debug, Clone)]
 pub struct Circle {
@@ -196,14 +203,31 @@ impl Account {
     /// # Errors
     /// The node refused.
     pub async fn revoke(&mut self, rest: &Rest, device_id: DeviceId) -> Result<()> {
-        let through = self.devices[0].clone();
+        let revocation = self.revocation(device_id)?;
+        Ok(self.revoke_by(rest, &revocation).await?)
+    }
+
+    /// The signed list without one of the devices, by the hand of the first: the same for every attempt to append it.
+    ///
+    /// # Errors
+    /// It is the last device, or none of the account's.
+    pub fn revocation(&self, device_id: DeviceId) -> Result<Revocation> {
+        let through = &self.devices[0];
         let list = self.chain.list().without(&[device_id], clock::now_ms());
         let device_list = SignedDeviceList::sign(&list, &through.device_id, &through.signing);
         let chain = self.chain.extend(&device_list)?;
-        let request = rest::RevokeRequest { device_list };
-        let _: serde_json::Value = rest.post("/v1/devices/revoke", Some(&through.token), &request).await?;
-        self.chain = chain;
-        self.devices.retain(|device| device.device_id != device_id);
+        Ok(Revocation { device_id, chain, request: rest::RevokeRequest { device_list } })
+    }
+
+    /// One attempt at a revocation. It may be made again, at any node.
+    ///
+    /// # Errors
+    /// [`RestError`].
+    pub async fn revoke_by(&mut self, rest: &Rest, revocation: &Revocation) -> Result<(), RestError> {
+        let token = self.devices[0].token.clone();
+        let _: serde_json::Value = rest.post("/v1/devices/revoke", Some(&token), &revocation.request).await?;
+        self.chain = revocation.chain.clone();
+        self.devices.retain(|device| device.device_id != revocation.device_id);
         Ok(())
     }
 }
@@ -284,12 +308,19 @@ impl Circle {
     #[must_use]
     pub fn known(conversation_id: ConversationId, membership_m: u64, accounts: &[&Account]) -> Self {
         let devices = accounts.iter().flat_map(|account| account.devices.iter().map(|device| device.device_id));
-        Self {
-            conversation_id,
-            membership_m,
-            members: accounts.iter().map(|account| account.chain.head()).collect(),
-            devices: devices.collect(),
-        }
+        let members = accounts.iter().map(|account| account.chain.head()).collect();
+        Self::of(conversation_id, membership_m, members, devices.collect())
+    }
+
+    /// A conversation that exists, with the newest lists of its members and all devices on them.
+    #[must_use]
+    pub fn of(
+        conversation_id: ConversationId,
+        membership_m: u64,
+        members: Vec<ListHead>,
+        devices: Vec<DeviceId>,
+    ) -> Self {
+        Self { conversation_id, membership_m, members, devices }
     }
 
     /// Every device of every member.

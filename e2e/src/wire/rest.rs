@@ -53,7 +53,15 @@ impl Rest {
     /// # Errors
     /// The HTTP client can't be made.
     pub fn new(base: impl Into<String>) -> Result<Self> {
-        Ok(Self { base: base.into(), http: reqwest::Client::builder().timeout(ANSWER_DEADLINE).build()? })
+        Self::with_deadline(base, ANSWER_DEADLINE)
+    }
+
+    /// A client for which an answer is lost that has not come within this time.
+    ///
+    /// # Errors
+    /// The HTTP client can't be made.
+    pub fn with_deadline(base: impl Into<String>, deadline: Duration) -> Result<Self> {
+        Ok(Self { base: base.into(), http: reqwest::Client::builder().timeout(deadline).build()? })
     }
 
     /// A client that asks through an HTTP client of the test's own making.

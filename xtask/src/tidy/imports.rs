@@ -59,6 +59,7 @@ pub const MODULES: &[Module] = &[
     module("http", &["services", "accounts", "conversations", "messages", "streams"], "REST"),
     module("transport", &["services", "accounts", "messages", "streams", "subscribers"], "the devices' sockets"),
     module("check", &["relay", "streams"], "what `martlet check` tests, and what is watched while the node runs"),
+    module("transfer", &[], "`martlet export` and `martlet import`"),
     module(
         "server",
         &[

@@ -141,8 +141,14 @@ impl TestNode {
 
     /// With its connections closed first: the node would wait some seconds for requests on them.
     pub async fn stop(self) {
+        drop(self.stop_keeping_data().await);
+    }
+
+    /// Its store outlives it.
+    pub async fn stop_keeping_data(self) -> Store {
         drop(self.http);
         self.running.stop().await;
+        self.store
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything that rests in a node's store, table by table, read beside the node: to see that a refusal changed nothing. Each test has a
 //! store of its own: a file in its folder, or a database on the tests' PostgreSQL.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::Path};
 
 use diesel::{
     Connection as _, PgConnection, QueryableByName, RunQueryDsl as _, SqliteConnection,
@@ -61,13 +61,18 @@ impl Store {
 
     /// Tells a node to keep its data here.
     pub fn configure(&self, config: &mut Config) {
-        config.storage.data_dir = self.folder.path().to_owned();
+        config.storage.data_dir = self.folder().to_owned();
         // Not durable either way: nothing here outlives its test.
         config.storage.durability = martlet::config::Durability::Normal;
         if let Some(database) = &self.database {
             config.storage.database_url = DatabaseUrl::new(&database.url().expect("a server"));
             config.cluster.node_id = database.name().to_owned();
         }
+    }
+
+    /// Where an embedded node keeps its data, and any node its secret.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub fn read(&self) -> Contents {
@@ -111,7 +116,7 @@ impl Store {
     }
 
     fn file(&self) -> SqliteConnection {
-        let path: PathBuf = self.folder.path().join("martlet.db");
+        let path = self.folder().join("martlet.db");
         let mut conn = SqliteConnection::establish(path.to_str().expect("a path in UTF-8")).expect("the node's store");
         conn.batch_execute("PRAGMA busy_timeout = 5000").expect("a pragma");
         conn

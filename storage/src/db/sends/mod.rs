@@ -12,6 +12,7 @@
 
 mod look;
 mod place;
+pub mod planted;
 mod write;
 
 use std::{collections::HashMap, time::Duration};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use martlet_protocol::wire::GapReason;
 
-use super::{EntryBody, MailboxLimits, PreparedSend};
+use super::{EntryBody, MailboxLimits, PreparedSend, planted};
 use crate::db::{
     DeviceKey,
     convert::store_u64,
@@ -65,8 +65,10 @@ impl Placement {
         for (position, entry) in send.entries.iter().enumerate() {
             let Some(head) = self.heads.get_mut(&entry.device) else { continue };
             head.is_moved = true;
-            head.head_seq += 1;
-            let seq = head.head_seq;
+            let seq = planted::serial(entry.device).unwrap_or_else(|| {
+                head.head_seq += 1;
+                head.head_seq
+            });
             seqs.push(seq.unsigned_abs());
             let discard = |reason| Discarded { device: entry.device, from_seq: seq, to_seq: seq, reason };
             let EntryBody::Sealed(sealed) = &entry.body else {
