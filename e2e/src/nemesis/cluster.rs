@@ -36,9 +36,16 @@ const SETTINGS: &[&str] = &[
     "messages.max_content_bytes=131072",
     "socket.head_check_interval=5s",
 ];
-/// PostgreSQL keeps little of its log, so that its disk can be small.
-const POSTGRES: &[(&str, &str)] =
-    &[("max_wal_size", "96MB"), ("min_wal_size", "32MB"), ("autovacuum_naptime", "5s"), ("checkpoint_timeout", "60s")];
+/// PostgreSQL keeps little of its log, so that its disk can be small. And since that disk is memory, which is synced in no time, each
+/// commit waits as long as an ordinary disk would take (in µs): what goes wrong in the middle of a commit must find it there.
+const POSTGRES: &[(&str, &str)] = &[
+    ("max_wal_size", "96MB"),
+    ("min_wal_size", "32MB"),
+    ("autovacuum_naptime", "5s"),
+    ("checkpoint_timeout", "60s"),
+    ("commit_delay", "8000"),
+    ("commit_siblings", "0"),
+];
 
 /// See the module.
 pub struct Cluster {

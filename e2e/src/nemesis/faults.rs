@@ -23,6 +23,7 @@ pub enum Kind {
     SleepRedis,
     FillRedis,
     RestartPostgres,
+    CrashTogether,
     CutPostgres,
     StallPostgres,
     SlowPostgres,
@@ -41,6 +42,7 @@ const KINDS: &[(Kind, u32, std::ops::Range<u64>, &str)] = &[
     (Kind::SleepRedis, 2, 300..3_000, "Redis asleep"),
     (Kind::FillRedis, 2, 500..4_000, "Redis out of memory"),
     (Kind::RestartPostgres, 2, 0..800, "PostgreSQL crashed"),
+    (Kind::CrashTogether, 5, 0..800, "node and PostgreSQL crashed"),
     (Kind::CutPostgres, 2, 200..3_000, "PostgreSQL cut off"),
     (Kind::StallPostgres, 2, 300..4_000, "PostgreSQL stalled"),
     (Kind::SlowPostgres, 2, 1_000..5_000, "PostgreSQL slow"),
@@ -112,10 +114,17 @@ impl Fault {
         }
     }
 
+    /// What it has to itself beside its target.
+    #[must_use]
+    pub fn second_target(&self) -> Option<Target> {
+        (self.kind == Kind::CrashTogether).then_some(Target::Node(self.node))
+    }
+
     /// What it has to itself.
     #[must_use]
     pub fn target(&self) -> Target {
         match self.kind {
+            Kind::CrashTogether => Target::Postgres,
             Kind::KillNode | Kind::PauseNode => Target::Node(self.node),
             Kind::RestartRedis | Kind::KillRedisClients | Kind::SleepRedis | Kind::FillRedis => Target::Redis,
             Kind::RestartPostgres | Kind::FillDisk => Target::Postgres,
@@ -150,6 +159,7 @@ impl Fault {
             Target::PostgresLine(at) => self.of_line(cluster.nodes[at].postgres.as_deref()).await,
             Target::RedisLine(at) => self.of_line(cluster.nodes[at].redis.as_deref()).await,
             Target::Redis => self.of_redis(cluster.services.clone().context("no Redis")?).await,
+            Target::Postgres if self.kind == Kind::CrashTogether => self.of_both(cluster, world).await,
             Target::Postgres => self.of_postgres(cluster.services.clone().context("no PostgreSQL")?).await,
         }
     }
@@ -165,6 +175,27 @@ impl Fault {
             world.history.lock().nodes_ended.push((self.node, world.now_ms()));
         }
         sleep(self.lasts).await;
+        supervise(&mut node).await
+    }
+
+    /// As when the machine that carries both loses its power: what the node would have tried again is gone with it.
+    async fn of_both(&self, cluster: &Cluster, world: &World) -> Result<()> {
+        let services = cluster.services.clone().context("no PostgreSQL")?;
+        let mut node = cluster.nodes[self.node].node.lock().await;
+        let (gone, told) = tokio::sync::oneshot::channel();
+        let lasts = self.lasts;
+        let postgres = spawn_blocking(move || {
+            services.crash_postgres(|| {
+                // Nobody waits for it if the node could not be killed.
+                drop(gone.send(()));
+                pause_thread(lasts);
+            })
+        });
+        told.await.context("PostgreSQL does not stop")?;
+        if node.kill().await.is_err() {
+            world.history.lock().nodes_ended.push((self.node, world.now_ms()));
+        }
+        postgres.await??;
         supervise(&mut node).await
     }
 

@@ -139,7 +139,11 @@ impl Outbox {
         match code {
             "unavailable" | "internal" => {
                 self.pending[at].in_doubt = true;
-                world.history.lock().operations[operation].overtaken = true;
+                // What was under way behind it may have been accepted or refused in any combination, and is sent again behind it.
+                let mut history = world.history.lock();
+                for pending in self.pending.iter().filter(|pending| pending.under_way_since_ms.is_some()) {
+                    history.operations[pending.operation].overtaken = true;
+                }
                 return After::StartOver;
             }
             "mismatch" => self.settle(at, Outcome::Failed { code: code.to_owned() }, world),

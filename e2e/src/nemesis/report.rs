@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{
     checker::{Class, Verdict, Violation},
     faults::Kind,
-    history::{DeviceHistory, History},
+    history::{DeviceHistory, History, Operation, Outcome},
     world::ClientFaults,
 };
 
@@ -115,12 +115,26 @@ fn show(text: &mut String, violation: &Violation, history: &History) {
     let _ = writeln!(text, "\n{violation:?}");
     let (operation, device) = concerned(violation);
     if let Some(operation) = operation.and_then(|index| history.operations.get(index)) {
-        let _ = writeln!(text, "  {operation:?}");
+        let Operation { invoked_ms, settled_ms, overtaken, outcome, devices, .. } = operation;
+        let (client_id, sender) = (short(operation.client_message_id.to_text()), short(operation.sender.to_text()));
+        let outcome = match outcome {
+            Outcome::Ok { message_id, partial } => {
+                format!("answered with message {}, {} markers", short(message_id.to_text()), partial.len())
+            }
+            other => format!("{other:?}"),
+        };
+        let _ = writeln!(
+            text,
+            "  sent as {client_id} by {sender} to {} devices at {invoked_ms} ms; at {settled_ms} ms {outcome}{}",
+            devices.len(),
+            if *overtaken { "; may be overtaken" } else { "" }
+        );
     }
     let Some((id, part)) = device.and_then(|device| history.devices.iter().nth(device)) else { return };
     let _ = writeln!(
         text,
-        "  device {id:?}: head {:?}, revoked {:?}, sessions {:?}",
+        "  device {}: head {:?}, revoked {:?}, sessions {:?}",
+        short(id.to_text()),
         part.head_seq,
         part.revoked,
         last(&part.sessions)
@@ -131,17 +145,22 @@ fn show(text: &mut String, violation: &Violation, history: &History) {
             let (entry, mark) = (&delivery.entry, if std::ptr::eq(delivery, &part.deliveries[at]) { '>' } else { ' ' });
             let _ = writeln!(
                 text,
-                "  {mark} seq {} at {} ms (written after {}), message {:?}, client id {:?}, from {:?}",
+                "  {mark} seq {} at {} ms (written after {}), message {}, sent as {} by {}",
                 entry.seq,
                 delivery.at_ms,
                 delivery.written_after_ms,
-                entry.message_id,
-                entry.client_message_id,
-                entry.sender
+                short(entry.message_id.to_text()),
+                short(entry.client_message_id.to_text()),
+                short(entry.sender.to_text())
             );
         }
         let _ = writeln!(text, "    …");
     }
+}
+
+/// Enough of an id to tell it from others.
+fn short(id: String) -> String {
+    id.chars().take(8).collect()
 }
 
 fn last<T>(items: &[T]) -> &[T] {

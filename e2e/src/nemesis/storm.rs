@@ -38,21 +38,20 @@ pub async fn rage(
         sleep(Duration::from_millis(rng.random_range(PAUSE_MS))).await;
         look_after(cluster, world).await?;
         while let Some(ended) =
-            if busy.len() < AT_ONCE { under_way.try_join_next() } else { under_way.join_next().await }
+            if under_way.len() < AT_ONCE { under_way.try_join_next() } else { under_way.join_next().await }
         {
-            let (target, happened): (Target, Result<()>) = ended?;
-            busy.retain(|busy| *busy != target);
+            let (fault, happened): (Fault, Result<()>) = ended?;
+            busy.retain(|busy| !targets(&fault).any(|target| target == *busy));
             happened?;
         }
         let fault = Fault::draw(cluster, rng);
-        let target = fault.target();
-        if busy.contains(&target) || world.now_ms() >= until_ms {
+        if targets(&fault).any(|target| busy.contains(&target)) || world.now_ms() >= until_ms {
             continue;
         }
-        busy.push(target);
+        busy.extend(targets(&fault));
         *counts.entry(fault.kind).or_default() += 1;
         let (cluster, world) = (cluster.clone(), world.clone());
-        under_way.spawn(async move { (target, fault.happen(cluster, world).await) });
+        under_way.spawn(async move { (fault, fault.happen(cluster, world).await) });
     }
     timeout(HEAL_PATIENCE, async {
         while let Some(ended) = under_way.join_next().await {
@@ -61,6 +60,10 @@ pub async fn rage(
         Ok(counts)
     })
     .await?
+}
+
+fn targets(fault: &Fault) -> impl Iterator<Item = Target> {
+    [Some(fault.target()), fault.second_target()].into_iter().flatten()
 }
 
 /// A node that ended by itself is noted, and started again.
