@@ -19,4 +19,5 @@ pub mod server;
 pub mod services;
 pub mod streams;
 pub mod subscribers;
+pub mod transfer;
 pub mod transport;

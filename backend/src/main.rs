@@ -2,13 +2,14 @@
 //! the library.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use martlet::clock::Clock;
 use martlet::config::{self, Config, ConfigErrors, Durability, Flag, Loaded, LogFormat, Sources};
 use martlet::server::{Node, RunningNode};
+use martlet::transfer::{self, Import, Progress, TransferError};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -36,10 +37,30 @@ Examples:
   martlet config --defaults > martlet.toml    begin a config file: every key, explained
   martlet config --set log.filter=debug       what is in force, and where each value comes from
   martlet check                               what would go wrong, and how to fix it
+  martlet migrate                             bring the store's schema up to this release before nodes start
+  martlet export ../moving                    write the embedded store and its secret into a folder
+  martlet import ../moving                    read that folder into an empty PostgreSQL
 
 Where values come from, each stronger than the one before:
   defaults; the config file (--config, or ./martlet.toml if it exists);
   the environment (MARTLET__SERVER__LISTEN sets server.listen); flags.";
+
+const EXPORT: &str = "\
+Examples:
+  martlet export /srv/moving                       everything, the secret included
+  martlet export /srv/moving --without-secret      the secret travels by itself
+  martlet export /srv/moving --data-dir /srv/old   of another directory than ./data
+
+The old node must not be started again once the import has begun: two copies of one store would answer the same clients.
+The whole move, step by step: docs/MIGRATION.md.";
+
+const IMPORT: &str = "\
+Examples:
+  MARTLET__STORAGE__DATABASE_URL=postgres://martlet:…@db/martlet martlet import /srv/moving
+  martlet import /srv/moving --config cluster.toml
+
+Files are checked before anything is written, and every table is read back and compared at the end.
+The whole move, step by step: docs/MIGRATION.md.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -53,6 +74,31 @@ enum Command {
         /// Show the defaults instead, as a file to start from.
         #[arg(long)]
         defaults: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Bring the store's schema up to this release, and nothing else. Nodes do so too when they start; of several, one does it.
+    Migrate {
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Write an embedded deployment into a folder, to move it to PostgreSQL. The node must not be running.
+    #[command(after_long_help = EXPORT)]
+    Export {
+        /// A folder that is not there yet, or empty.
+        folder: PathBuf,
+        /// Leave the secret out; it must then reach the new nodes in another way.
+        #[arg(long)]
+        without_secret: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Read an exported folder into an empty PostgreSQL database (storage.database_url). No node may run on it. If it is interrupted, run
+    /// it again.
+    #[command(after_long_help = IMPORT)]
+    Import {
+        /// The folder that was exported.
+        folder: PathBuf,
         #[command(flatten)]
         settings: Settings,
     },
@@ -108,11 +154,16 @@ impl Settings {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let (settings, run): (Settings, fn(Loaded) -> ExitCode) = match Arguments::parse().command {
-        Command::Serve { settings } => (settings, serve),
+    let (settings, run): (Settings, Box<dyn FnOnce(Loaded) -> ExitCode>) = match Arguments::parse().command {
+        Command::Serve { settings } => (settings, Box::new(serve)),
         Command::Config { defaults: true, .. } => return show(&config::defaults()),
-        Command::Config { settings, .. } => (settings, |loaded| show(&config::effective(&loaded))),
-        Command::Check { settings } => (settings, check),
+        Command::Config { settings, .. } => (settings, Box::new(|loaded| show(&config::effective(&loaded)))),
+        Command::Migrate { settings } => (settings, Box::new(migrate)),
+        Command::Export { folder, without_secret, settings } => {
+            (settings, Box::new(move |loaded| export(&loaded.config, &folder, !without_secret)))
+        }
+        Command::Import { folder, settings } => (settings, Box::new(move |loaded| import(&loaded.config, &folder))),
+        Command::Check { settings } => (settings, Box::new(check)),
     };
     match settings.load() {
         Ok(loaded) => run(loaded),
@@ -142,6 +193,56 @@ fn check(loaded: Loaded) -> ExitCode {
         }
     );
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn migrate(loaded: Loaded) -> ExitCode {
+    match martlet::server::migrate(&loaded.config) {
+        Ok(0) => println!("The store has this release's schema already."),
+        Ok(1) => println!("Ran 1 migration."),
+        Ok(ran) => println!("Ran {ran} migrations."),
+        Err(error) => {
+            eprintln!("{error}\n\nmartlet check looks at the store and names the fix.");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn export(config: &Config, folder: &Path, with_secret: bool) -> ExitCode {
+    let moved = match transfer::export(config, folder, with_secret, &Clock::System, &Progress::shown()) {
+        Ok(moved) => moved,
+        Err(error) => return fail(&error),
+    };
+    let secret = if with_secret {
+        "IT HOLDS node.secret TOO. Whoever has this folder can guess passwords and open stored answers: let nobody read it, and\n\
+         delete it after the import."
+    } else {
+        "node.secret is NOT in it. Copy it to each new node yourself: without it no password is right any more."
+    };
+    show(&format!(
+        "{moved}\n\nExported to {}.\n\n{secret}\n\nDo not start the old node again, or throw this export away: what it accepts from now on is not in it.\n",
+        folder.display()
+    ))
+}
+
+fn import(config: &Config, folder: &Path) -> ExitCode {
+    let import = Import { config, folder, clock: &Clock::System, progress: &Progress::shown(), max_pages: u64::MAX };
+    let moved = match transfer::import(&import) {
+        Ok(moved) => moved,
+        Err(error) => return fail(&error),
+    };
+    let secret = config.storage.secret();
+    let next = if moved.has_secret {
+        format!("The secret is in {}; the other nodes need the same file.", secret.display())
+    } else {
+        format!("The secret is missing: copy the old node's node.secret to {} before a node starts.", secret.display())
+    };
+    show(&format!("{moved}\n\nImported; every table was read back and is as it was exported.\n\n{next}\n"))
+}
+
+fn fail(error: &TransferError) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::FAILURE
 }
 
 fn serve(loaded: Loaded) -> ExitCode {
@@ -207,7 +308,13 @@ fn announce(config: &Config, node: &RunningNode) {
         return;
     }
     let address = config.server.public_url.clone().unwrap_or_else(|| format!("http://{}", node.public));
-    let data = std::path::absolute(&config.storage.data_dir).unwrap_or_else(|_| config.storage.data_dir.clone());
+    let data = match &config.storage.database_url {
+        Some(url) => url.to_string(),
+        None => {
+            let folder = &config.storage.data_dir;
+            std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display().to_string()
+        }
+    };
     let kept = match config.storage.durability {
         Durability::Full => "on disk before anything is answered",
         Durability::Normal => "NOT safe from power loss: storage.durability is \"normal\"",
@@ -217,7 +324,7 @@ fn announce(config: &Config, node: &RunningNode) {
          Stop it with Ctrl-C.\n",
         env!("CARGO_PKG_VERSION"),
         node.internal,
-        data.display(),
+        data,
     );
 }
 

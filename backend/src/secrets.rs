@@ -32,7 +32,9 @@ pub enum SecretsError {
         source: io::Error,
     },
     /// There is no file, but a store that was made with one: a new secret would make every password and stored answer useless.
-    #[error("{path} is missing, but there is a store that was made with it; copy it from another node, or restore it from a backup")]
+    #[error(
+        "{path} is missing, but there is a store that was made with it; copy it from another node, or restore it from a backup"
+    )]
     Missing {
         /// Which file.
         path: PathBuf,
@@ -80,6 +82,25 @@ impl Secrets {
                 }
             }
             read => read,
+        }
+    }
+
+    /// Copies the secret's file to where there is none, as private and as durable as a new one. What is there already stays.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn copy(from: &Path, to: &Path, rng: &mut impl CryptoRng) -> Result<(), SecretsError> {
+        refuse_open_file(from)?;
+        let text = Zeroizing::new(
+            fs::read_to_string(from).map_err(|source| SecretsError::Io { path: from.to_owned(), source })?,
+        );
+        let secret = parse(&text).ok_or_else(|| SecretsError::Unreadable { path: from.to_owned() })?;
+        let folder = folder_of(to);
+        match create_dir(folder).and_then(|()| write_new(folder, to, &secret, rng.next_u64())) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(SecretsError::Io { path: to.to_owned(), source: error })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -143,7 +164,9 @@ impl Secrets {
     /// What tells a store's secret from another one, without giving anything of it away: `HMAC-SHA256(check key, store_id)`.
     #[must_use]
     pub fn check(&self, store_id: &[u8]) -> [u8; SECRET_LEN] {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.check_key) else { unreachable!("HMAC takes keys of any length") };
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.check_key) else {
+            unreachable!("HMAC takes keys of any length")
+        };
         mac.update(store_id);
         mac.finalize().into_bytes().into()
     }
@@ -183,10 +206,8 @@ fn write_new(folder: &Path, path: &Path, secret: &[u8; SECRET_LEN], draft: u64) 
     let line = Zeroizing::new(format!("{}\n", to_base64(secret)));
     let draft = folder.join(format!(".node.secret-{draft:016x}"));
     let mut file = options.open(&draft)?;
-    let linked = file
-        .write_all(line.as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::hard_link(&draft, path));
+    let linked =
+        file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&draft, path));
     fs::remove_file(&draft)?;
     linked?;
     fs::File::open(folder)?.sync_all()

@@ -146,6 +146,18 @@ impl Node {
     }
 }
 
+/// Brings the store's schema up to this release; returns how many migrations ran.
+///
+/// # Errors
+/// [`StartError::Store`].
+pub fn migrate(config: &Config) -> Result<usize, StartError> {
+    if !config.storage.is_shared() && !config.storage.database().exists() {
+        // A store that is made without its secret would seem to have lost it.
+        return Ok(0);
+    }
+    Ok(Db::migrate(&config.db_config())?)
+}
+
 impl RunningNode {
     /// What the node is made of, for tests that look inside.
     #[must_use]
@@ -165,9 +177,12 @@ impl RunningNode {
         self.services.health.drain();
         self.watch.abort();
         let [public, internal] = self.listeners;
-        public.handle.pause().await;
+        // The listener closes at once, so that a proxy goes to another node instead of waiting for this one; what is connected goes on.
+        let stopped = tokio::spawn(public.stop());
         self.sockets.drain(&self.services, self.services.config.server.drain_window).await;
-        public.stop().await;
+        if let Err(error) = stopped.await {
+            tracing::error!(%error, "stopping the public listener failed");
+        }
         stop_services(&self.services, &self.db).await;
         internal.stop().await;
     }
@@ -335,7 +350,7 @@ fn public_server(services: Arc<Services>, sockets: Arc<Sockets>, listener: TcpLi
         .max_concurrent_connections(max_connections.div_ceil(workers))
         .backlog(BACKLOG)
         .disable_signals()
-        .shutdown_timeout(REQUEST_SHUTDOWN_S);
+        .shutdown_timeout(services.config.server.drain_window.as_secs() + REQUEST_SHUTDOWN_S);
     // Without it, every client that keeps an idle connection would hold up the stop.
     let stopping = server.graceful_shutdown_signal();
     let server = server.listen("public", listener, move || {

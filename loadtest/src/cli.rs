@@ -106,6 +106,13 @@ pub struct SendArgs {
     /// rate is that of what was written, and the result says so.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "20s")]
     pub compare: Duration,
+    /// Start so many nodes over a PostgreSQL and a Redis of their own, and spread every circle's devices over them. The comparison is then
+    /// `pgbench` with eight clients that write one row per transaction.
+    #[arg(long, value_name = "NODES", conflicts_with = "server", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub cluster: Option<u16>,
+    /// Kill Redis in the middle of the measurement and start it again after so long.
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "cluster")]
+    pub stop_redis: Option<Duration>,
     /// Which node.
     #[command(flatten)]
     pub node: NodeArgs,
@@ -149,6 +156,8 @@ mod tests {
     fn the_issue_s_own_lines_are_read() {
         let idle = Cli::parse_from(["martlet-load", "idle", "--connections", "5000,10000,19000"]);
         assert!(matches!(idle.command, Command::Idle(args) if args.connections == [5000, 10_000, 19_000]));
+        let cluster = Cli::parse_from(["martlet-load", "send", "--cluster", "3", "--stop-redis", "30s"]);
+        assert!(matches!(cluster.command, Command::Send(args) if args.cluster == Some(3)));
         let send = Cli::parse_from(["martlet-load", "send", "--senders", "200", "--devices", "5", "--seconds", "20"]);
         assert!(
             matches!(send.command, Command::Send(args) if (args.senders, args.devices, args.seconds) == (200, 5, 20))

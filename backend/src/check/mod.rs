@@ -201,7 +201,9 @@ fn schema(config: &Config) -> Option<Finding> {
         return Some(Finding::good(subject, format!("{place} will be made at the first start")));
     }
     Some(match Db::schema_state(&config.db_config()) {
-        Ok(SchemaState { pending: 0, newer: 0 }) => Finding::good(subject, format!("{place} has this release's schema")),
+        Ok(SchemaState { pending: 0, newer: 0 }) => {
+            Finding::good(subject, format!("{place} has this release's schema"))
+        }
         Ok(SchemaState { newer: 1.., .. }) => Finding::failure(
             subject,
             format!("{place} has migrations of a newer release"),

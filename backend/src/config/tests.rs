@@ -124,7 +124,9 @@ fn every_key_is_documented_and_explains_what_is_allowed() {
 
 #[test]
 fn a_password_is_shown_neither_by_what_is_printed_nor_by_an_error() {
-    let (_folder, file) = sources("[relay]\nredis_url = \"redis://martlet:hunter2@redis.example.org:6379\"\n");
+    let text = "[relay]\nredis_url = \"redis://martlet:hunter2@redis.example.org:6379\"\n\
+                [storage]\ndatabase_url = \"postgres://martlet:hunter2@db.example.org/martlet\"\n";
+    let (_folder, file) = sources(text);
     let loaded = file.load().expect("loads");
     assert!(effective(&loaded).contains("redis_url = \"redis://martlet:***@redis.example.org:6379\""));
     assert!(!effective(&loaded).contains("hunter2") && !format!("{loaded:?}").contains("hunter2"));

@@ -77,7 +77,11 @@ pub(super) struct HealthAnswer {
 /// Tells whether new clients may be sent to this node
 #[utoipa::path(get, path = "/ready", tag = "health", responses((status = 204), (status = 503)))]
 pub(super) async fn ready(services: Data<Services>) -> HttpResponse {
-    if services.health.is_ready() { HttpResponse::NoContent().finish() } else { HttpResponse::ServiceUnavailable().finish() }
+    if services.health.is_ready() {
+        HttpResponse::NoContent().finish()
+    } else {
+        HttpResponse::ServiceUnavailable().finish()
+    }
 }
 
 /// Tells whether the node serves

@@ -127,7 +127,9 @@ impl Messages {
         let inner = &*self.0;
         let key = inner.answers.request_key(&sender.device_id, &request);
         match inner.prepare(sender, request, &key).await {
-            Ok(prepared) => inner.committer.enqueue(sender.device_key, Job::Send(Box::new(SendJob { prepared, reply }))),
+            Ok(prepared) => {
+                inner.committer.enqueue(sender.device_key, Job::Send(Box::new(SendJob { prepared, reply })))
+            }
             Err(refused) => reply(inner.first_answer_or(refused, sender.device_key, key).await),
         }
     }

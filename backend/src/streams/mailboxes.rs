@@ -1,9 +1,11 @@
 //! Reading mailboxes from the store: ranges for sockets that catch up, states for hellos, heads for the comparison. All of it bounded:
 //! a hundred thousand devices that come back at once queue here, each for a range of limited size, instead of in the store's pool.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use martlet_protocol::wire;
 use martlet_storage::{
-    Db, DeviceKey, StorageError,
+    Conn, Db, DeviceKey, StorageError,
     mailbox::{self, Item, MailboxState, RangeQuery},
 };
 use tokio::sync::Semaphore;
@@ -26,7 +28,20 @@ pub struct MailboxRange {
     pub items: Vec<LiveItem>,
 }
 
+/// Which part of a mailbox.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// The last `seq` that the reader has.
+    pub after_seq: u64,
+    /// The mailbox is known to reach this far at least.
+    pub known_head: u64,
+    /// About so many bytes.
+    pub max_bytes: usize,
+}
+
 pub(super) struct Mailboxes {
+    /// Replicas are asked in turn.
+    replica_turn: AtomicUsize,
     db: Db,
     clock: Clock,
     permits: Semaphore,
@@ -34,7 +49,12 @@ pub(super) struct Mailboxes {
 
 impl Mailboxes {
     pub(super) fn new(db: Db, clock: Clock, read_connections: usize) -> Self {
-        Self { db, clock, permits: Semaphore::new(read_connections.max(1) * READS_PER_CONNECTION) }
+        Self {
+            replica_turn: AtomicUsize::new(0),
+            db,
+            clock,
+            permits: Semaphore::new(read_connections.max(1) * READS_PER_CONNECTION),
+        }
     }
 
     pub(super) async fn state(&self, device_key: DeviceKey) -> Result<Option<MailboxState>, StorageError> {
@@ -42,30 +62,35 @@ impl Mailboxes {
         self.db.read(move |conn| mailbox::state(conn, device_key)).await
     }
 
-    /// State and range of one snapshot; `None` if the device has no mailbox (any more).
-    pub(super) async fn range(
-        &self,
-        device: DeviceKey,
-        after_seq: u64,
-        max_bytes: usize,
-    ) -> Result<Option<MailboxRange>, StorageError> {
+    /// State and range of one snapshot; `None` if the device has no mailbox (any more). A replica is asked first, where there is one;
+    /// what it says counts only if it has come as far as what is known to exist.
+    pub(super) async fn range(&self, device: DeviceKey, wanted: Wanted) -> Result<Option<MailboxRange>, StorageError> {
         let _permit = self.permits.acquire().await.map_err(|_| StorageError::Busy)?;
+        let Wanted { after_seq, known_head, max_bytes } = wanted;
         let now_s = self.clock.now_s();
         let query = RangeQuery { device, after_seq, max_items: MAX_RANGE_ITEMS, max_bytes, now_s };
-        self.db
-            .read(move |conn| {
-                let Some(state) = mailbox::state(conn, device)? else { return Ok(None) };
-                let range = mailbox::range(conn, &query)?;
-                let items = range.items.into_iter().map(to_live).collect();
-                Ok(Some(MailboxRange { epoch: state.epoch, head_seq: range.head_seq, items }))
-            })
-            .await
+        if self.db.has_replicas() {
+            let turn = self.replica_turn.fetch_add(1, Ordering::Relaxed);
+            match self.db.read_replica(turn, move |conn| read_range(conn, &query)).await {
+                Ok(Some(range)) if range.head_seq >= known_head => return Ok(Some(range)),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(reason = error.reason(), "a replica could not be read; the primary is"),
+            }
+        }
+        self.db.read(move |conn| read_range(conn, &query)).await
     }
 
     pub(super) async fn heads(&self, devices: Vec<DeviceKey>) -> Result<Vec<(DeviceKey, u64)>, StorageError> {
         let _permit = self.permits.acquire().await.map_err(|_| StorageError::Busy)?;
         self.db.read(move |conn| mailbox::heads(conn, &devices)).await
     }
+}
+
+fn read_range(conn: &mut Conn, query: &RangeQuery) -> Result<Option<MailboxRange>, StorageError> {
+    let Some(state) = mailbox::state(conn, query.device)? else { return Ok(None) };
+    let range = mailbox::range(conn, query)?;
+    let items = range.items.into_iter().map(to_live).collect();
+    Ok(Some(MailboxRange { epoch: state.epoch, head_seq: range.head_seq, items }))
 }
 
 fn to_live(item: Item) -> LiveItem {

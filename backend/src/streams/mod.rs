@@ -31,8 +31,8 @@ use crate::{
 };
 use acks::Acks;
 use gate::{Gate, Moment};
-pub use mailboxes::MailboxRange;
 use mailboxes::Mailboxes;
+pub use mailboxes::{MailboxRange, Wanted};
 
 /// One entry for one device, as the commit thread hands it over.
 #[derive(Debug, Clone)]
@@ -191,17 +191,16 @@ impl Streams {
         self.0.mailboxes.state(device_key).await
     }
 
-    /// What follows `after_seq` in the device's mailbox, about `max_bytes` of it; `None` if it has none (any more).
+    /// A part of the device's mailbox; `None` if it has none (any more).
     ///
     /// # Errors
     /// [`StorageError`] if the store can't be read.
     pub async fn mailbox_range(
         &self,
         device_key: DeviceKey,
-        after_seq: u64,
-        max_bytes: usize,
+        wanted: Wanted,
     ) -> Result<Option<MailboxRange>, StorageError> {
-        self.0.mailboxes.range(device_key, after_seq, max_bytes).await
+        self.0.mailboxes.range(device_key, wanted).await
     }
 
     /// The heads of those of the mailboxes that exist, in one query.

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     accounts::AccountError,
     messages::SendError,
+    streams::Wanted,
     subscribers::{Item, Letter},
 };
 
@@ -118,7 +119,9 @@ impl Worker {
             if connection.state.borrow().closing {
                 return;
             }
-            match self.services.streams.mailbox_range(device_key, after_seq, self.rules.budget_bytes).await {
+            let known_head = connection.state.borrow().session.as_ref().map_or(0, Session::known_head);
+            let wanted = Wanted { after_seq, known_head, max_bytes: self.rules.budget_bytes };
+            match self.services.streams.mailbox_range(device_key, wanted).await {
                 Ok(Some(range)) => {
                     let mut outputs = Vec::new();
                     if let Some(session) = &mut connection.state.borrow_mut().session {
@@ -178,7 +181,7 @@ impl Worker {
     /// Compares the heads of live sessions with the store, spread over the configured interval, or at once when entries were missed.
     pub(super) async fn compare_heads(self: Rc<Self>) {
         loop {
-            let interval = self.services.config.socket.head_check_interval;
+            let interval = self.services.streams.head_check_interval();
             let chunks = self.slots.borrow().places().div_ceil(HEADS_PER_QUERY).max(1);
             let part = interval / u32::try_from(chunks).unwrap_or(u32::MAX);
             let mut hurry = false;

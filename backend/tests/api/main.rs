@@ -12,3 +12,6 @@ mod messages;
 mod prekeys;
 mod sessions;
 mod socket;
+
+/// This binary's nodes keep their data themselves.
+const MODE: harness::Mode = harness::Mode::Embedded;

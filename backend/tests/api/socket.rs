@@ -52,6 +52,18 @@ async fn a_ticket_of_a_revoked_device_opens_nothing() {
     node.stop().await;
 }
 
+/// No route suspends a device yet, so the store says it.
+#[tokio::test]
+async fn a_ticket_of_a_suspended_device_opens_nothing() {
+    let node = TestNode::start().await;
+    let ada = TestDevice::register(&node, "ada").await;
+    let path = ticket(&node, &ada).await;
+    node.store().execute("UPDATE devices SET status = 1");
+    let answer = Answer::of(upgrade(node.request(Method::GET, &path, ""))).await;
+    answer.refused(Code::TicketInvalid);
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn a_token_opens_a_socket_and_nothing_else_does() {
     let node = TestNode::start().await;

@@ -14,7 +14,7 @@ async fn a_newer_socket_on_another_node_closes_the_older_one_and_stays() {
     first.until("the older one closes", || first.came(older).contains(&Came::Close(close::REPLACED))).await;
     first.subscribers.unregister(device, older);
 
-    let back = first.subscribe(device).await;
+    let back = first.register(device);
     second.until("and so it goes on", || second.came(newer).contains(&Came::Close(close::REPLACED))).await;
     second.subscribers.unregister(device, newer);
     second.relay.publish([entry(device, 1)]);

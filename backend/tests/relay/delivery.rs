@@ -50,9 +50,7 @@ async fn thousands_of_devices_are_subscribed_to_in_batches_and_each_is_compared_
     let (here, there) = tokio::join!(TestRelay::start(), TestRelay::start());
     let devices = own_devices(1300);
     let ids: Vec<_> = devices.iter().map(|device| there.register(*device)).collect();
-    there
-        .until("all are compared", || ids.iter().all(|id| there.came(*id).contains(&Came::CompareHead)))
-        .await;
+    there.until("all are compared", || ids.iter().all(|id| there.came(*id).contains(&Came::CompareHead))).await;
     here.relay.publish(devices.iter().map(|device| entry(*device, 7)));
     there.until("all came", || ids.iter().all(|id| there.seqs(*id) == [7])).await;
     for id in &ids {

@@ -7,7 +7,7 @@ use martlet_storage::DeviceKey;
 
 use crate::world::{Came, KEY, TestRelay, entry, own_devices};
 
-/// Publishes bytes by hand; the tool reads the last argument from its standard input as it is.
+/// Publishes bytes that no node has made.
 async fn publish(redis: &Redis, channel: &str, message: &[u8]) {
     let client = redis::Client::open(redis.url()).expect("an address");
     let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
@@ -53,7 +53,7 @@ async fn forged_altered_and_moved_messages_are_counted_and_dropped() {
     publish(redis, &channel(devices[0]), b"").await;
     publish(redis, &channel(devices[0]), &vec![0xff; 100_000]).await;
     stranger.relay.publish([entry(devices[0], 2)]);
-    let expected = sent + 4;
+    let expected = sent + 3;
     there.until("all are counted", || there.statistics().bad >= expected).await;
     here.relay.publish([entry(devices[0], 9)]);
     there.until("the next true one came", || there.seqs(id).contains(&9)).await;
@@ -75,7 +75,7 @@ async fn a_recorded_message_is_worth_nothing_once_it_is_old_and_health_names_the
     clock.advance(std::time::Duration::from_secs(121));
     let message = recorded.iter().find(|message| message[1] == 1).expect("entries");
     publish(redis, &format!("m:{}", device.0), message).await;
-    there.until("it is counted", || there.statistics().old == 1).await;
+    there.until("it is counted", || there.statistics().old > 0).await;
     assert_eq!(there.seqs(id), [1]);
     let reasons = there.health.report().reasons;
     assert!(reasons["clocks"].contains("relay.max_message_age"), "{reasons:?}");

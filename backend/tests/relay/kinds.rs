@@ -25,7 +25,8 @@ async fn on_a_cluster_every_channel_lies_on_one_master_and_all_masters_are_used(
         here.relay.publish(devices.iter().flat_map(|device| seqs.map(|seq| entry(*device, seq))));
     }
     there.until("all came, in order", || ids.iter().all(|id| there.seqs(*id) == [1, 2, 3, 4])).await;
-    let channels = |node: &Redis| node.command(&["PUBSUB", "SHARDCHANNELS", "*m:*"]).expect("an answer").lines().count();
+    let channels =
+        |node: &Redis| node.command(&["PUBSUB", "SHARDCHANNELS", "*m:*"]).expect("an answer").lines().count();
     let each: Vec<usize> = redis.nodes().iter().map(channels).collect();
     assert_eq!(each.iter().sum::<usize>(), devices.len(), "no channel lies on two masters");
     assert!(each.iter().all(|channels| *channels > 100), "{each:?}");
@@ -85,8 +86,21 @@ fn certificates(folder: &Path) -> std::path::PathBuf {
     run(&[&asked[..], &new_key[..]].concat());
     fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").expect("written");
     run(&[
-        "x509", "-req", "-days", "2", "-in", "redis.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-        "-extfile", "names", "-out", "redis.pem",
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        "redis.csr",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-extfile",
+        "names",
+        "-out",
+        "redis.pem",
     ]);
     folder.join("ca.pem")
 }
@@ -99,11 +113,18 @@ async fn by_tls_only_whom_a_trusted_authority_signed_is_spoken_to() {
     let tls_port = free_port();
     let (port, certificate, key, ca) = (tls_port.to_string(), at("redis.pem"), at("redis.key"), at("ca.pem"));
     let arguments = [
-        "--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca,
-        "--tls-auth-clients", "no", "--requirepass", "correct",
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
     ];
-    // It asks for a password from the start, so the server's own readiness is not asked for over this line.
-    let _redis = Redis::start_with(&folder.path().join("redis"), &arguments[..10]).expect("Redis starts");
+    let _redis = Redis::start_with(&folder.path().join("redis"), &arguments).expect("Redis starts");
     let url = format!("rediss://127.0.0.1:{tls_port}");
     let trusting = |config: &mut Config| config.relay.redis_ca_file = Some(authority.clone());
     let (here, there) = tokio::join!(TestRelay::start_on(&url, trusting), TestRelay::start_on(&url, trusting));

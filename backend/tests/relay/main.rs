@@ -15,3 +15,6 @@ mod kinds;
 mod nodes;
 mod refusals;
 mod world;
+
+/// The harness's own nodes keep their data themselves.
+const MODE: harness::Mode = harness::Mode::Embedded;

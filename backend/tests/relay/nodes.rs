@@ -4,25 +4,26 @@ use martlet::{
     clock::Clock,
     config::{Config, SecretUrl, kib},
 };
-use martlet_protocol::{
-    id::Blob,
-    problem::close,
-    wire::client_frame,
-};
-use martlet_servers::{Database, Proxy};
+use martlet_protocol::{id::Blob, problem::close, wire::client_frame};
+use martlet_servers::{Database, Proxy, Redis};
 use martlet_storage::DatabaseUrl;
 use tempfile::TempDir;
 
 use crate::{
     client::Client,
     harness::{TestDevice, TestNode},
-    world::shared_url,
 };
 
 struct Nodes {
     nodes: Vec<TestNode>,
     _database: Database,
     _secret: TempDir,
+}
+
+/// Of its own: what nodes with another secret say would be counted by the relays of other tests.
+fn own_redis() -> (Redis, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    (Redis::start(folder.path()).expect("Redis starts"), folder)
 }
 
 impl Nodes {
@@ -34,6 +35,7 @@ impl Nodes {
         for (number, url) in urls.iter().enumerate() {
             let start = TestNode::start_at(Clock::System, |config| {
                 config.storage.database_url = DatabaseUrl::new(&database_url);
+                config.storage.durability = martlet::config::Durability::Normal;
                 config.storage.secret_file = Some(secret.path().join("node.secret"));
                 config.cluster.node_id = format!("node-{number}");
                 config.relay.redis_url = Some(SecretUrl::new(url));
@@ -49,7 +51,8 @@ impl Nodes {
 
 #[tokio::test]
 async fn devices_on_three_nodes_get_every_message_and_large_content_is_read_once_per_node() {
-    let nodes = Nodes::start(&[shared_url(), shared_url(), shared_url()], |config| {
+    let (redis, _folder) = own_redis();
+    let nodes = Nodes::start(&[redis.url(), redis.url(), redis.url()], |config| {
         config.messages.inline_content_bytes = kib(1);
         config.relay.inline_content_bytes = kib(2);
     })
@@ -79,7 +82,8 @@ async fn devices_on_three_nodes_get_every_message_and_large_content_is_read_once
 
 #[tokio::test]
 async fn a_socket_on_another_node_replaces_the_older_one() {
-    let nodes = Nodes::start(&[shared_url(), shared_url()], |_| {}).await;
+    let (redis, _folder) = own_redis();
+    let nodes = Nodes::start(&[redis.url(), redis.url()], |_| {}).await;
     let [first, second] = &nodes.nodes[..] else { panic!("two") };
     let alice = TestDevice::register(first, "alice").await;
     let (mut older, _) = Client::resumed(first, &alice, None).await;
@@ -90,7 +94,7 @@ async fn a_socket_on_another_node_replaces_the_older_one() {
 
 #[tokio::test]
 async fn with_redis_cut_off_devices_on_other_nodes_still_get_their_messages() {
-    let redis = martlet_servers::shared_redis().expect("Redis");
+    let (redis, _folder) = own_redis();
     let proxy = Proxy::start(([127, 0, 0, 1], redis.port()).into()).expect("a proxy");
     let url = format!("redis://127.0.0.1:{}", proxy.port());
     let nodes = Nodes::start(&[url.clone(), url], |_| {}).await;

@@ -113,7 +113,8 @@ async fn a_file_of_authorities_that_is_none_keeps_a_node_from_starting() {
         if let Some(text) = text {
             std::fs::write(&file, text).expect("written");
         }
-        let opened = TestRelay::open("rediss://localhost", KEY, |config| config.relay.redis_ca_file = Some(file.clone()));
+        let opened =
+            TestRelay::open("rediss://localhost", KEY, |config| config.relay.redis_ca_file = Some(file.clone()));
         assert!(matches!(opened, Err(RelayError::CaFile { .. })));
     }
 }

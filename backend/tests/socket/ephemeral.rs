@@ -1,6 +1,5 @@
 //! Ephemeral sends: what is worth nothing later reaches who is there, and leaves no trace.
 
-use diesel::{Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection, sql_query, sql_types};
 use martlet::streams::Whisper;
 use martlet_protocol::{
     crypto::DhSecret,
@@ -23,10 +22,31 @@ fn request(sender: &TestDevice, recipients: &[&TestDevice], conversation: Conver
     sender.message(1, recipients).into_wire(conversation)
 }
 
-/// Sends one and returns the answer, which comes before anything else.
+/// The next frame with its ref. A hello may come again at any time: what changed a list is told when the control stream brings it.
+async fn next(client: &mut Client) -> (u64, Frame) {
+    loop {
+        match client.next().await {
+            (_, Frame::Hello(_)) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Until the hello tells of list n of the device's account.
+async fn knows_list(client: &mut Client, n: u64) {
+    loop {
+        match client.frame().await {
+            Frame::Hello(hello) if hello.list_head.as_ref().map(|head| head.n) == Some(n) => return,
+            Frame::Hello(_) => {}
+            other => panic!("a hello was expected, not {other:?}"),
+        }
+    }
+}
+
+/// Sends one and returns the answer, which comes before anything else but hellos.
 async fn whisper(client: &mut Client, request: wire::SendRequest) -> Frame {
     let reference = client.send(client_frame::Frame::SendEphemeral(request)).await;
-    let (answered, frame) = client.next().await;
+    let (answered, frame) = next(client).await;
     assert_eq!(answered, reference);
     frame
 }
@@ -46,7 +66,7 @@ fn refusal(answer: Frame) -> wire::Problem {
 }
 
 async fn heard(client: &mut Client) -> wire::Ephemeral {
-    match client.frame().await {
+    match next(client).await.1 {
         Frame::Ephemeral(ephemeral) => ephemeral,
         other => panic!("an ephemeral message was expected, not {other:?}"),
     }
@@ -71,7 +91,7 @@ async fn it_reaches_the_members_devices_that_are_there_and_is_stored_nowhere() {
     bob.resume(&hello, None).await;
     bob.until_caught_up().await;
 
-    let before = store::read(world.node.data_dir());
+    let before = world.node.store().read();
     let others = [&world.bob, &phone, &tablet];
     for content_bytes in [300, 10_000] {
         let mut sent = request(&world.alice, &others, world.conversation);
@@ -89,7 +109,7 @@ async fn it_reaches_the_members_devices_that_are_there_and_is_stored_nowhere() {
             assert_eq!(content, sent.content);
         }
     }
-    store::assert_same(&before, &store::read(world.node.data_dir()));
+    store::assert_same(&before, &world.node.store().read());
 
     // The tablet was away, and hears nothing of it when it comes. Carol is no member, and Alice's own device gets no echo.
     let (_, frames) = Client::resumed(&world.node, &tablet, None).await;
@@ -97,7 +117,7 @@ async fn it_reaches_the_members_devices_that_are_there_and_is_stored_nowhere() {
     let stored = request(&world.alice, &[&phone, &carol], with_carol.conversation_id);
     alice.send(client_frame::Frame::Send(stored)).await;
     assert_eq!(carol_client.entry().await.seq, 1);
-    let mut frames = [alice.frame().await, alice.frame().await];
+    let mut frames = [next(&mut alice).await.1, next(&mut alice).await.1];
     frames.sort_by_key(|frame| matches!(frame, Frame::Entry(_)));
     assert!(matches!(frames, [Frame::Accepted(_), Frame::Entry(_)]), "{frames:?}");
 }
@@ -109,7 +129,7 @@ async fn what_was_encrypted_for_others_than_there_are_reaches_nobody_and_is_expl
     let (mut bob, _) = Client::resumed(&world.node, &world.bob, None).await;
     let stale = request(&world.alice, &[&world.bob], world.conversation);
     let tablet = world.bob.link(&world.node).await;
-    assert!(matches!(bob.frame().await, Frame::Hello(_)));
+    knows_list(&mut bob, 2).await;
     let problem = refusal(whisper(&mut alice, stale).await);
     assert_eq!(problem.code, Code::Mismatch.as_str());
     let mismatch = problem.mismatch.expect("what is different");
@@ -139,7 +159,7 @@ async fn its_limits_are_its_own() {
     })
     .await;
     let (mut alice, _) = Client::connect(&world.node, &world.alice, PROTO).await;
-    let before = store::read(world.node.data_dir());
+    let before = world.node.store().read();
     let with = |change: fn(&mut wire::SendRequest)| {
         let mut request = request(&world.alice, &[&world.bob], world.conversation);
         change(&mut request);
@@ -162,7 +182,7 @@ async fn its_limits_are_its_own() {
     };
     assert_eq!(refused.code, Code::RateLimited.as_str());
     assert!(refused.retry_after_ms > 0);
-    store::assert_same(&before, &store::read(world.node.data_dir()));
+    store::assert_same(&before, &world.node.store().read());
     alice.send(client_frame::Frame::Send(world.message(1025))).await;
     assert!(matches!(alice.frame().await, Frame::Accepted(_)), "a message is not held up by it");
 }
@@ -180,19 +200,10 @@ async fn nothing_comes_before_resume_and_nothing_of_that_time_after() {
     assert_eq!(open(&world.bob, &heard(&mut bob).await).client_message_id, second.client_message_id);
 }
 
-#[derive(QueryableByName)]
-struct Key {
-    #[diesel(sql_type = sql_types::BigInt)]
-    device_key: i64,
-}
-
 fn device_key(world: &World, device: &TestDevice) -> DeviceKey {
-    let path = world.node.data_dir().join("martlet.db");
-    let mut conn = SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the node's store");
-    let id: String = device.device_id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    let query = format!("SELECT device_key FROM devices WHERE device_id = X'{id}'");
-    let found: Key = sql_query(query).get_result(&mut conn).expect("a device");
-    DeviceKey(found.device_key)
+    let store = world.node.store();
+    let id = store.literal(device.device_id.as_bytes());
+    DeviceKey(store.number(&format!("SELECT device_key AS number FROM devices WHERE device_id = {id}")))
 }
 
 fn made(device_key: DeviceKey, expires_at_ms: u64) -> Whisper {
@@ -229,7 +240,7 @@ async fn a_revoked_device_hears_nothing_more() {
     let answer = world.node.post("/v1/devices/revoke", &world.bob.token, &revoke).await;
     assert!(answer.status.is_success(), "{}", answer.body);
     world.bob.chain = world.bob.chain.extend(&device_list).expect("a sound list");
-    assert!(matches!(bob.frame().await, Frame::Hello(_)), "the change is known here");
+    knows_list(&mut bob, 3).await;
     // A sender who doesn't know yet is refused, and whatever else may come for the device finds no socket.
     assert_eq!(refusal(whisper(&mut alice, both).await).code, Code::Mismatch.as_str());
     world.node.running().services().streams.whisper(vec![made(key, world.node.now_ms() + 60_000)]);

@@ -10,3 +10,6 @@ mod harness;
 mod lifecycle;
 mod refusals;
 mod world;
+
+/// This binary's nodes keep their data themselves.
+const MODE: harness::Mode = harness::Mode::Embedded;

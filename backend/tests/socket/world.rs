@@ -1,6 +1,5 @@
 //! Two people in a direct conversation, and messages between them.
 
-use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
 use martlet::{clock::Clock, config::Config};
 use martlet_protocol::{
     crypto::DhSecret,
@@ -76,22 +75,22 @@ impl World {
 
     /// Entries in Bob's mailbox that no publish ever tells of, as if the relay had lost them.
     pub fn commit_unpublished(&self, count: usize) {
-        let path = self.node.data_dir().join("martlet.db");
-        let mut conn = SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the node's store");
-        conn.batch_execute("PRAGMA busy_timeout = 5000").expect("a pragma");
-        let id: String = self.bob.device_id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let device = format!("(SELECT device_key FROM devices WHERE device_id = X'{id}')");
-        for _ in 0..count {
-            conn.batch_execute(&format!(
-                "BEGIN IMMEDIATE;
+        let store = self.node.store();
+        let device = format!(
+            "(SELECT device_key FROM devices WHERE device_id = {})",
+            store.literal(self.bob.device_id.as_bytes())
+        );
+        for number in 0..count {
+            let (id, sealed) = (store.literal(&[number as u8; 16]), store.literal(&[7; 100]));
+            store.execute(&format!(
+                "BEGIN;
                  UPDATE mailbox_heads SET head_seq = head_seq + 1, added_entries = added_entries + 1
                      WHERE device_key = {device};
                  INSERT INTO mailbox_entries (device_key, seq, entry_id, sealed, size_bytes, expires_at_s, own_lifetime)
-                     SELECT device_key, head_seq, randomblob(16), randomblob(100), 100, 99999999999, 0
+                     SELECT device_key, head_seq, {id}, {sealed}, 100, 99999999999, 0
                      FROM mailbox_heads WHERE device_key = {device};
                  COMMIT"
-            ))
-            .expect("an entry");
+            ));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The node that is measured: found beside this program or built, started on free ports in a temporary folder, stopped afterwards; or
 //! one that runs already. It is asked nothing that a client or an operator could not ask.
 
+mod cluster;
 pub mod proc;
 
 use std::{
@@ -15,6 +16,8 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+pub use cluster::Cluster;
 
 use crate::{ambient, cli::NodeArgs, progress::say};
 

@@ -42,6 +42,31 @@ pub fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis(ticks * 1000 / per_second))
 }
 
+/// As [`cpu`], with the processes that this one has started: those that run, and those that have ended.
+///
+/// # Errors
+/// When the process is gone, or this is not Linux.
+pub fn cpu_with_children(pid: u32) -> Result<Duration> {
+    let mut ticks = 0;
+    for entry in fs::read_dir("/proc").context("/proc")?.flatten() {
+        let Some(other) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // One that has just ended counts with its parent.
+        let Ok(stat) = read(other, "stat") else { continue };
+        if other == pid {
+            ticks +=
+                parse_cpu_ticks(&stat).unwrap_or(0) + field(&stat, 13).unwrap_or(0) + field(&stat, 14).unwrap_or(0);
+        } else if field(&stat, 1) == Some(u64::from(pid)) {
+            ticks += parse_cpu_ticks(&stat).unwrap_or(0);
+        }
+    }
+    Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second().max(1)))
+}
+
+/// A number of `/proc/PID/stat`, counted from the state, which is 0.
+fn field(stat: &str, number: usize) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(number)?.parse().ok()
+}
+
 fn parse_cpu_ticks(stat: &str) -> Option<u64> {
     // The name in the second field may hold spaces and parentheses, so fields are counted after its last parenthesis.
     let (_, fields) = stat.rsplit_once(')')?;
@@ -97,6 +122,7 @@ mod tests {
         let stat = "7 (a ) (b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 100 1 2 3";
         assert_eq!(parse_cpu_ticks(stat), Some(300));
         assert_eq!(parse_cpu_ticks("7 (short) S 1"), None);
+        assert_eq!(field(stat, 1), Some(1), "the parent");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrati
 use serde::Serialize;
 
 use super::drive::Mailbox;
-use crate::{ambient, figures::rate, progress::Progress};
+use crate::{ambient, figures::rate, node::Cluster, progress::Progress};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");
 
@@ -37,6 +37,8 @@ diesel::table! {
 /// What it came to.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
+    /// What was done, to end a sentence with.
+    pub how: &'static str,
     /// Rows that were written, one transaction each.
     pub rows: u64,
     /// Rows that the node wrote, without echoes.
@@ -99,5 +101,23 @@ pub fn run(
     }
     let time = since.elapsed();
     progress.done("");
-    Ok(Comparison { rows, wanted, seconds: time.as_secs_f64(), rows_per_second: rate(rows, time) })
+    let how = "one SQLite transaction each";
+    Ok(Comparison { how, rows, wanted, seconds: time.as_secs_f64(), rows_per_second: rate(rows, time) })
+}
+
+/// In a cluster: what eight clients of PostgreSQL reach that write one row per transaction, on the same server and with rows of the same
+/// size. Left out in its favour is the same as in [`run`].
+///
+/// # Errors
+/// When pgbench can't be run.
+pub fn single_rows(cluster: &Cluster, boxes: &[Mailbox], wanted: u64, time: Duration) -> Result<Comparison> {
+    let sealed = boxes.iter().filter_map(|mailbox| mailbox.entries.first()).map(|entry| entry.sealed.len());
+    let (count, bytes) = sealed.fold((0, 0), |(count, bytes), len| (count + 1, bytes + len));
+    let progress = Progress::new("writing row by row", 1);
+    let rows_per_second = cluster.single_rows(bytes / count.max(1), time)?;
+    progress.done("");
+    let seconds = time.as_secs_f64();
+    let rows = format!("{:.0}", rows_per_second * seconds).parse().unwrap_or(0);
+    let how = "pgbench -c 8 on the same PostgreSQL, one transaction each";
+    Ok(Comparison { how, rows, wanted: rows.min(wanted), seconds, rows_per_second })
 }

@@ -13,10 +13,10 @@ use anyhow::Result;
 use bytes::Bytes;
 use martlet_protocol::wire::{self, client_frame, node_frame};
 
+use super::tally::{Span, Tally};
 use crate::{
     ambient,
-    figures::Times,
-    socket::{Connection, Fleet, Handler, put},
+    socket::{Connection, Fleet, Handler, Spread, put},
 };
 
 /// How often late acknowledgements are looked for.
@@ -39,6 +39,7 @@ pub struct Pace {
 pub struct Drive {
     pace: Pace,
     devices_per_circle: usize,
+    spread: Spread,
     senders: Vec<Sender>,
     boxes: Vec<Mailbox>,
     sending: bool,
@@ -55,6 +56,8 @@ struct Sender {
     /// Of every message sent so far.
     sent_at: Vec<Instant>,
     in_flight: usize,
+    /// Messages sent while Redis was stopped: from and up to which number.
+    relay_lost: Option<(usize, usize)>,
     accepted: u64,
     /// After a refusal: entry n is not message n any more.
     stopped: bool,
@@ -70,42 +73,16 @@ pub struct Mailbox {
     pub entries: Vec<wire::MailboxEntry>,
 }
 
-/// The time that counts.
-#[derive(Clone, Copy)]
-struct Span {
-    start: Instant,
-    end: Option<Instant>,
-}
-
-impl Span {
-    fn holds(&self, at: Instant) -> bool {
-        at >= self.start && self.end.is_none_or(|end| at < end)
-    }
-}
-
-/// What happened in the time that counts.
-#[derive(Default)]
-pub struct Tally {
-    /// Sends answered with "accepted".
-    pub accepted: u64,
-    /// Forks read by their devices.
-    pub forks: u64,
-    /// Echoes read by sending devices.
-    pub echoes: u64,
-    /// From the send call to the read by the receiver's socket, of forks sent in that time.
-    pub delivery: Times,
-    /// From the send call to the read of the answer, of sends made in that time.
-    pub answers: Times,
-}
-
 impl Drive {
-    /// For so many circles of so many devices each.
+    /// For so many circles of so many devices each, spread over nodes.
     #[must_use]
-    pub fn new(pace: Pace, circles: usize, devices_per_circle: usize) -> Self {
+    pub fn new(pace: Pace, circles: usize, spread: Spread) -> Self {
+        let devices_per_circle = spread.group;
         let now = ambient::now();
         Self {
             pace,
             devices_per_circle,
+            spread,
             senders: (0..circles).map(|_| Sender::default()).collect(),
             boxes: (0..circles * devices_per_circle).map(|_| Mailbox::default()).collect(),
             sending: false,
@@ -162,6 +139,15 @@ impl Drive {
 
     fn has_run_out(&self) -> bool {
         self.senders.iter().any(|sender| sender.queue.is_empty() && !sender.stopped)
+    }
+
+    /// Redis was stopped, or runs again.
+    pub fn relay_lost(&mut self, is_lost: bool) {
+        for sender in &mut self.senders {
+            let next = sender.sent_at.len();
+            sender.relay_lost =
+                if is_lost { Some((next, usize::MAX)) } else { sender.relay_lost.map(|(from, _)| (from, next)) };
+        }
     }
 
     /// From now on it counts.
@@ -298,7 +284,15 @@ impl Drive {
         if let Some(sent_at) = nth(&self.senders[i].sent_at, seq)
             && span.holds(*sent_at)
         {
-            self.tally.delivery.record(at.duration_since(*sent_at));
+            let took = at.duration_since(*sent_at);
+            self.tally.delivery.record(took);
+            if self.spread.node_of(index) != self.spread.node_of(i * self.devices_per_circle) {
+                self.tally.to_other_nodes.record(took);
+                let number = usize::try_from(seq).unwrap_or(usize::MAX) - 1;
+                if self.senders[i].relay_lost.is_some_and(|(from, to)| number >= from && number < to) {
+                    self.tally.without_relay.record(took);
+                }
+            }
         }
     }
 

@@ -10,6 +10,7 @@ mod compare;
 mod crowd;
 mod drive;
 mod result;
+mod tally;
 mod verify;
 mod write;
 
@@ -24,9 +25,9 @@ pub use verify::Verified;
 use crate::{
     cli::SendArgs,
     figures::{as_f64, grouped_f64, rate},
-    node::{Node, proc},
+    node::{Cluster, Node, proc},
     progress::{Progress, say},
-    socket::Fleet,
+    socket::{Fleet, Spread},
 };
 use crowd::Circle;
 use drive::{Drive, Pace};
@@ -58,18 +59,49 @@ pub fn run(args: &SendArgs) -> Result<SendResult> {
     let needed = u64::try_from(senders * (devices + 1) + OTHER_FILES)?;
     ensure!(open_files >= needed, "this needs {needed} open files; this machine allows {open_files} (ulimit -Hn)");
 
-    let node = Node::start(&args.node)?;
-    let circles = crowd::make(node.url(), senders, devices)?;
-    let mut load = Load::connect(args, &node, circles)?;
+    let mut cluster = args.cluster.map(|_| Cluster::start(args.node.dir.as_ref())).transpose()?;
+    let nodes = start_nodes(args, cluster.as_ref())?;
+    let circles = crowd::make(nodes[0].url(), senders, devices)?;
+    let mut load = Load::connect(args, &nodes, circles)?;
     load.prepare()?;
-    let clocked = load.measure(&node)?;
+    let clocked = load.measure(&nodes, cluster.as_mut())?;
     let is_drained = load.drive.drain(&mut load.fleet)?;
     if !is_drained {
         say("not everything came; see below");
     }
-    let result = load.conclude(&node, clocked)?;
-    node.stop()?;
+    let result = load.conclude(&nodes[0], cluster.as_ref(), clocked)?;
+    nodes.into_iter().try_for_each(Node::stop)?;
     Ok(result)
+}
+
+/// The one node that the arguments name, or all of a cluster.
+fn start_nodes(args: &SendArgs, cluster: Option<&Cluster>) -> Result<Vec<Node>> {
+    let Some(cluster) = cluster else { return Ok(vec![Node::start(&args.node)?]) };
+    let of_cluster = |number: usize| {
+        let mut own = args.node.clone();
+        own.settings.extend(cluster.settings(number));
+        Node::start(&own)
+    };
+    (1..=usize::from(args.cluster.unwrap_or(1))).map(of_cluster).collect()
+}
+
+/// Processor time so far.
+struct Cpu {
+    /// Of all nodes, if they are known.
+    nodes: Option<Duration>,
+    /// Of this program.
+    own: Duration,
+    /// Of PostgreSQL and Redis, in a cluster.
+    shared: Option<(Duration, Duration)>,
+}
+
+impl Cpu {
+    fn read(nodes: &[Node], cluster: Option<&Cluster>) -> Result<Self> {
+        let of_nodes = nodes.iter().map(|node| node.pid().map(proc::cpu).transpose());
+        let of_nodes: Option<Vec<Duration>> = of_nodes.collect::<Result<_>>()?;
+        let nodes = of_nodes.map(|times| times.into_iter().sum());
+        Ok(Self { nodes, own: proc::cpu(std::process::id())?, shared: cluster.map(Cluster::cpu).transpose()? })
+    }
 }
 
 /// The measurement while it runs.
@@ -82,15 +114,17 @@ struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    fn connect(args: &'a SendArgs, node: &Node, circles: Vec<Circle>) -> Result<Self> {
+    fn connect(args: &'a SendArgs, nodes: &[Node], circles: Vec<Circle>) -> Result<Self> {
         let pace = Pace {
             window: usize::try_from(args.window)?,
             ack_entries: args.ack_entries.into(),
             ack_delay: args.ack_delay,
         };
         let devices_per_circle = usize::try_from(args.devices)? + 1;
-        let mut drive = Drive::new(pace, circles.len(), devices_per_circle);
-        let mut fleet = Fleet::new(node.url())?;
+        let spread = Spread { nodes: nodes.len(), group: devices_per_circle };
+        let mut drive = Drive::new(pace, circles.len(), spread);
+        let urls: Vec<&str> = nodes.iter().map(Node::url).collect();
+        let mut fleet = Fleet::over(&urls, devices_per_circle)?;
         let count = circles.len() * devices_per_circle;
         let progress = Progress::new("connecting devices", u64::try_from(count)?);
         let tokens = circles.iter().flat_map(Circle::devices).map(|device| device.token.as_str());
@@ -137,24 +171,47 @@ impl<'a> Load<'a> {
     }
 
     /// Warms up, then counts.
-    fn measure(&mut self, node: &Node) -> Result<Clocked> {
+    fn measure(&mut self, nodes: &[Node], mut cluster: Option<&mut Cluster>) -> Result<Clocked> {
         let seconds = Duration::from_secs(self.args.seconds.into());
         say(&format!("warming up for {:.0?}, then measuring for {seconds:.0?}", self.args.warm_up));
         self.drive.send_for(&mut self.fleet, self.args.warm_up)?;
-        let cpu = || -> Result<_> { Ok((node.pid().map(proc::cpu).transpose()?, proc::cpu(std::process::id())?)) };
-        let before = cpu()?;
+        let before = Cpu::read(nodes, cluster.as_deref())?;
         self.drive.start_clock();
-        let time = self.drive.send_for(&mut self.fleet, seconds)?;
+        let time = match (self.args.stop_redis, &mut cluster) {
+            (Some(away), Some(cluster)) => self.send_without_relay(seconds, away, cluster)?,
+            _ => self.drive.send_for(&mut self.fleet, seconds)?,
+        };
         self.drive.stop_clock();
-        let after = cpu()?;
-        let node_cpu = after.0.zip(before.0).map(|(after, before)| after.saturating_sub(before));
-        let own_cpu = after.1.saturating_sub(before.1);
-        let memory = node.pid().map(proc::memory).transpose()?;
-        Ok(Clocked { time, node_cpu, own_cpu, memory, ran_out: time < seconds })
+        let after = Cpu::read(nodes, cluster.as_deref())?;
+        let node_cpu = after.nodes.zip(before.nodes).map(|(after, before)| after.saturating_sub(before));
+        let own_cpu = after.own.saturating_sub(before.own);
+        // A Redis that was started anew has used nothing before.
+        let shared_cpu = after.shared.zip(before.shared).map(|(after, before)| {
+            let redis = if self.args.stop_redis.is_some() { after.1 } else { after.1.saturating_sub(before.1) };
+            (after.0.saturating_sub(before.0), redis)
+        });
+        let memory = nodes[0].pid().map(proc::memory).transpose()?;
+        Ok(Clocked { time, node_cpu, own_cpu, shared_cpu, memory, ran_out: time < seconds })
+    }
+
+    /// Sends for so long, with Redis stopped in the middle of it.
+    fn send_without_relay(&mut self, whole: Duration, away: Duration, cluster: &mut Cluster) -> Result<Duration> {
+        ensure!(away < whole, "--stop-redis must be shorter than --seconds");
+        let part = (whole - away) / 2;
+        let mut time = self.drive.send_for(&mut self.fleet, part)?;
+        say(&format!("stopping Redis for {away:.0?}"));
+        cluster.stop_redis()?;
+        self.drive.relay_lost(true);
+        time += self.drive.send_for(&mut self.fleet, away)?;
+        self.drive.relay_lost(false);
+        cluster.start_redis()?;
+        say("Redis runs again");
+        time += self.drive.send_for(&mut self.fleet, part)?;
+        Ok(time)
     }
 
     /// Checks what came, and compares.
-    fn conclude(self, node: &Node, clocked: Clocked) -> Result<SendResult> {
+    fn conclude(self, node: &Node, cluster: Option<&Cluster>, clocked: Clocked) -> Result<SendResult> {
         let Self { args, circles, writers, fleet, drive } = self;
         let text_bytes = usize::try_from(args.text_bytes)?;
         let parts = circles.iter().zip(&writers).zip(drive.accepted());
@@ -165,7 +222,10 @@ impl<'a> Load<'a> {
         verified.undrained = verify::undrained(node.url(), &sent)?;
         let devices = usize::try_from(args.devices)?;
         let forks = drive.tally().accepted * u64::from(args.devices);
-        let comparison = compare::run(node.folder(), drive.boxes(), devices + 1, forks, args.compare)?;
+        let comparison = match cluster {
+            None => compare::run(node.folder(), drive.boxes(), devices + 1, forks, args.compare)?,
+            Some(cluster) => compare::single_rows(cluster, drive.boxes(), forks, args.compare)?,
+        };
         Ok(SendResult::new(args, &drive, &clocked, verified, comparison))
     }
 }

@@ -19,7 +19,9 @@ pub struct Clocked {
     pub node_cpu: Option<Duration>,
     /// Processor time of this program.
     pub own_cpu: Duration,
-    /// The node's memory at the end.
+    /// Processor time of PostgreSQL and Redis, in a cluster.
+    pub shared_cpu: Option<(Duration, Duration)>,
+    /// The first node's memory at the end.
     pub memory: Option<Memory>,
     /// A sender had nothing more to send before the time was over.
     pub ran_out: bool,
@@ -59,8 +61,16 @@ pub struct SendResult {
     pub delivered_forks_per_second: f64,
     /// From the send call to the receiver's socket.
     pub delivery: Percentiles,
+    /// Of these, to devices on another node than the sender's.
+    pub delivery_to_other_nodes: Option<Percentiles>,
+    /// Of these, while Redis was stopped.
+    pub delivery_without_relay: Option<Percentiles>,
     /// From the send call to the answer.
     pub answers: Percentiles,
+    /// Processor time of PostgreSQL per thousand forks, in milliseconds.
+    pub postgres_cpu_ms_per_1000_forks: Option<f64>,
+    /// Processor time of Redis per thousand forks, in milliseconds.
+    pub redis_cpu_ms_per_1000_forks: Option<f64>,
     /// Processor time of the node per fork, in microseconds.
     pub node_cpu_us_per_fork: Option<f64>,
     /// Processor time of this program per fork, in microseconds.
@@ -79,6 +89,10 @@ pub struct SendResult {
     pub row_by_row: Comparison,
     /// Forks per second over the comparison's rows per second.
     pub group_commit_gain: f64,
+}
+
+fn some(times: Percentiles) -> Option<Percentiles> {
+    (times.count > 0).then_some(times)
 }
 
 impl SendResult {
@@ -108,7 +122,12 @@ impl SendResult {
             rows_per_second: rate(forks + tally.accepted, time),
             delivered_forks_per_second: rate(tally.forks, time),
             delivery: tally.delivery.percentiles(),
+            delivery_to_other_nodes: some(tally.to_other_nodes.percentiles()),
+            delivery_without_relay: some(tally.without_relay.percentiles()),
             answers: tally.answers.percentiles(),
+            // Microseconds per fork are milliseconds per thousand.
+            postgres_cpu_ms_per_1000_forks: clocked.shared_cpu.map(|(postgres, _)| per_fork(postgres)),
+            redis_cpu_ms_per_1000_forks: clocked.shared_cpu.map(|(_, redis)| per_fork(redis)),
             node_cpu_us_per_fork: clocked.node_cpu.map(per_fork),
             generator_cpu_us_per_fork: per_fork(clocked.own_cpu),
             node_cores: clocked.node_cpu.map(cores),
@@ -149,6 +168,13 @@ impl SendResult {
         ] {
             let _ = writeln!(text, "{name:<20}{value}");
         }
+        let of_nodes =
+            [("to other nodes", self.delivery_to_other_nodes), ("with Redis stopped", self.delivery_without_relay)];
+        for (name, times) in of_nodes {
+            if let Some(times) = times {
+                let _ = writeln!(text, "{name:<20}{times}   ({} forks)", grouped(times.count));
+            }
+        }
         self.write_costs(&mut text);
         self.write_check(&mut text);
         self.write_comparison(&mut text);
@@ -161,6 +187,10 @@ impl SendResult {
         }
         let (cpu, cores) = (self.generator_cpu_us_per_fork, self.generator_cores);
         let _ = writeln!(text, "{:<20}{cpu:.1} µs of processor time per fork, {cores:.2} cores", "generator");
+        if let Some((postgres, redis)) = self.postgres_cpu_ms_per_1000_forks.zip(self.redis_cpu_ms_per_1000_forks) {
+            let _ = writeln!(text, "{:<20}{postgres:.1} ms of processor time per 1,000 forks", "PostgreSQL");
+            let _ = writeln!(text, "{:<20}{redis:.1} ms of processor time per 1,000 forks", "Redis");
+        }
         if let Some(memory) = &self.memory {
             let (resident, peak) = (mib(memory.resident), mib(memory.peak));
             let _ = writeln!(text, "{:<20}{resident} MiB resident, {peak} MiB at most", "node's memory");
@@ -187,10 +217,10 @@ impl SendResult {
     }
 
     fn write_comparison(&self, text: &mut String) {
-        let Comparison { rows, wanted, seconds, rows_per_second } = &self.row_by_row;
+        let Comparison { how, rows, wanted, seconds, rows_per_second } = &self.row_by_row;
         let _ = writeln!(
             text,
-            "{:<20}{} rows/s ({} rows in {seconds:.1} s, one SQLite transaction each)",
+            "{:<20}{} rows/s ({} rows in {seconds:.1} s, {how})",
             "row by row",
             grouped_f64(*rows_per_second),
             grouped(*rows)

@@ -57,8 +57,8 @@ pub trait Handler {
 pub struct Fleet {
     poll: Poll,
     events: Events,
-    node: SocketAddr,
-    host: String,
+    nodes: Vec<(SocketAddr, String)>,
+    spread: Spread,
     members: Vec<Member>,
     scratch: Vec<u8>,
     live: usize,
@@ -78,18 +78,44 @@ enum Stage {
     Gone,
 }
 
+/// Which node a socket goes to. Sockets stand in groups; the first of each group goes to the next node, the others of it to those after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spread {
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// Sockets of a group.
+    pub group: usize,
+}
+
+impl Spread {
+    /// The node of a socket.
+    #[must_use]
+    pub fn node_of(self, index: usize) -> usize {
+        (index / self.group + index % self.group) % self.nodes
+    }
+}
+
 impl Fleet {
     /// For the node at `url`, such as `http://127.0.0.1:8080`.
     ///
     /// # Errors
     /// For an address that can't be used.
     pub fn new(url: &str) -> Result<Self> {
-        let (node, host) = address(url)?;
+        Self::over(std::slice::from_ref(&url), 1)
+    }
+
+    /// For several nodes, over which each group of sockets is spread.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn over(urls: &[&str], group: usize) -> Result<Self> {
+        let nodes = urls.iter().map(|url| address(url)).collect::<Result<Vec<_>>>()?;
+        let spread = Spread { nodes: nodes.len(), group };
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
-            node,
-            host,
+            nodes,
+            spread,
             members: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
             live: 0,
@@ -150,10 +176,11 @@ impl Fleet {
     }
 
     fn connect(&self, index: usize, token: &str) -> io::Result<Connection> {
-        let mut connection = Connection::connect(self.node, index)?;
+        let (node, host) = &self.nodes[self.spread.node_of(index)];
+        let mut connection = Connection::connect(*node, index)?;
         let interest = Interest::READABLE.add(Interest::WRITABLE);
         self.poll.registry().register(connection.stream(), Token(index), interest)?;
-        connection.put_upgrade(&self.host, token);
+        connection.put_upgrade(host, token);
         connection.flush()?;
         Ok(connection)
     }

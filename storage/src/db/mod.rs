@@ -35,6 +35,7 @@ pub mod store;
 pub mod sweep;
 pub mod tickets;
 pub mod tokens;
+pub mod transfer;
 
 use std::{panic, sync::Arc, time::Duration};
 

@@ -231,6 +231,6 @@ async fn replicas_are_read_where_there_are_some() {
     let db = tokio::task::spawn_blocking(move || Db::open(&config)).await.expect("ran").expect("opens");
     assert!(db.has_replicas());
     for turn in 0..3 {
-        db.read_replica(turn, |conn| martlet_storage::control::head(conn)).await.expect("answers");
+        db.read_replica(turn, martlet_storage::control::head).await.expect("answers");
     }
 }

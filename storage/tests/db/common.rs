@@ -54,10 +54,10 @@ pub const BACKENDS: [Backend; 2] = [Backend::Sqlite, Backend::Postgres];
 
 pub struct Store {
     pub db: Db,
-    place: Place,
+    pub place: Place,
 }
 
-enum Place {
+pub enum Place {
     Folder(TempDir),
     Database(Database),
 }

@@ -14,6 +14,7 @@ mod sends;
 mod sends_full;
 mod sweep;
 mod tokens;
+mod transfer;
 
 /// This binary's stores are files.
 const BACKEND: common::Backend = common::Backend::Sqlite;

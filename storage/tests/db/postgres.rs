@@ -13,6 +13,7 @@ mod sends;
 mod sends_full;
 mod sweep;
 mod tokens;
+mod transfer;
 
 /// This binary's stores are databases.
 const BACKEND: common::Backend = common::Backend::Postgres;

@@ -33,8 +33,8 @@ pub const CRATES: &[Module] = &[
     module("storage", &["protocol"], "the store"),
     module("backend", &["protocol", "storage"], "the node"),
     module("client", &["protocol"], "SDK and messenger"),
-    module("loadtest", &["protocol", "client"], "load generator"),
-    module("servers", &[], "real PostgreSQL, Redis and nginx for tests and `cargo xtask`"),
+    module("servers", &[], "real PostgreSQL, Redis and nginx for tests, measurements and `cargo xtask`"),
+    module("loadtest", &["protocol", "client", "servers"], "load generator"),
     module("e2e", &["protocol", "storage", "backend", "client", "loadtest", "servers"], "tests over several processes"),
     module("xtask", &["servers"], "the project's own commands"),
 ];
@@ -59,6 +59,7 @@ pub const MODULES: &[Module] = &[
     module("http", &["services", "accounts", "conversations", "messages", "streams"], "REST"),
     module("transport", &["services", "accounts", "messages", "streams", "subscribers"], "the devices' sockets"),
     module("check", &["relay", "streams"], "what `martlet check` tests, and what is watched while the node runs"),
+    module("transfer", &[], "`martlet export` and `martlet import`"),
     module(
         "server",
         &[
@@ -133,7 +134,7 @@ fn crates(root: &Path) -> Result<Vec<Problem>> {
 fn modules(source: &Source) -> Vec<Problem> {
     let Some(inside) = source.path.strip_prefix("backend/src/") else { return Vec::new() };
     let own = inside.split(['/', '.']).next().unwrap_or_default();
-    if own == "lib" || own == "main" {
+    if matches!(own, "lib" | "main" | "bin") {
         return Vec::new();
     }
     let Some(module) = MODULES.iter().find(|module| module.name == own) else {

@@ -6,7 +6,7 @@ use crate::config::RedisKind;
 
 /// Rights that a node needs, as one line for `ACL SETUSER`.
 const RIGHTS: &str = "&m:* &{p*}:* &control resetkeys +ping +publish +subscribe +unsubscribe +spublish +ssubscribe \
-                      +sunsubscribe +cluster|slots +cluster|shards +role +info +hello +auth +client|setinfo";
+                      +sunsubscribe +cluster|slots +cluster|shards +role +info +hello +auth";
 
 /// Says what to do about an error.
 pub(super) fn explain(error: &RedisError, kind: RedisKind) -> String {
@@ -32,6 +32,10 @@ pub(super) fn explain(error: &RedisError, kind: RedisKind) -> String {
             .to_owned()
     } else if error.kind() == ErrorKind::RESP3NotSupported || is("unknown command 'HELLO'") || is("NOPROTO") {
         "this Redis is too old: use version 6 or newer (7 for a cluster)".to_owned()
+    } else if is("sentinel node") {
+        "what answers is no Sentinel: correct relay.redis_url or relay.redis_kind".to_owned()
+    } else if is("HELLO messages") {
+        "this server is a Sentinel: set relay.redis_kind = \"sentinel\"".to_owned()
     } else if is("unknown command") {
         match kind {
             RedisKind::Single => {

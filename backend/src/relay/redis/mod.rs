@@ -89,6 +89,8 @@ struct Inner {
     /// This node is not subscribed.
     lost: AtomicBool,
     faults: Mutex<Faults>,
+    /// Notified when this node is subscribed again.
+    recovered: Notify,
     /// Another node could not publish for a while.
     compare_asked: AtomicBool,
     /// When a message was last too old, and when a bad one was last logged: steady milliseconds, 0 for never.
@@ -126,6 +128,7 @@ impl RedisRelay {
             control_hint: Arc::default(),
             lost: AtomicBool::new(true),
             faults: Mutex::default(),
+            recovered: Notify::new(),
             compare_asked: AtomicBool::new(false),
             old_at_ms: AtomicU64::new(0),
             logged_at_ms: AtomicU64::new(0),
@@ -230,6 +233,7 @@ impl Inner {
     /// This node is subscribed to everything that it should be.
     fn found(&self) {
         self.lost.store(false, Ordering::Release);
+        self.recovered.notify_one();
         self.tell(|faults| faults.subscription = None);
     }
 

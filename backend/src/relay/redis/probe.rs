@@ -36,7 +36,7 @@ async fn try_all(endpoint: &Endpoint, config: &config::Relay) -> Result<Probed, 
         Naming::Plain => "PUBLISH",
         Naming::Sharded => "SPUBLISH",
     };
-    // Empty, so every node refuses it as no message.
+    // Empty, which nodes ignore.
     redis::cmd(command).arg(&channel).arg("").exec_async(&mut connection).await?;
     connection.subscribe(std::slice::from_ref(&channel)).await?;
     connection.unsubscribe(&[channel]).await?;

@@ -61,9 +61,14 @@ pub(super) async fn run(inner: Arc<Inner>, mut stop: Stop) {
             }
             // What waited longer is left out too, so that a Redis that comes back gets what is new.
             inner.queue.lose(work.items.len() + inner.queue.take(usize::MAX).len());
-            let stopped = time::timeout(pause, stop.wait_for(|stop| *stop)).await.is_ok();
-            if stopping || stopped {
+            if stopping {
                 return;
+            }
+            tokio::select! {
+                () = time::sleep(pause) => {}
+                // Whoever subscribes has found Redis again.
+                () = inner.recovered.notified() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
             }
             pause = pause.saturating_mul(2).min(longest);
         }

@@ -169,6 +169,11 @@ impl Session {
         self.in_flight >= rules.max_in_flight
     }
 
+    /// The highest `seq` that is known to exist: a range that is read must not end before it was written.
+    pub(super) fn known_head(&self) -> u64 {
+        self.reader.known_head()
+    }
+
     /// It waits for entries as they come, so that a head beyond what it delivered means a loss.
     pub(super) fn is_live(&self) -> bool {
         self.reader.is_live()

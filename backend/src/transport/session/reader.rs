@@ -74,6 +74,10 @@ impl Reader {
         }
     }
 
+    pub(super) fn known_head(&self) -> u64 {
+        self.head
+    }
+
     pub(super) fn is_live(&self) -> bool {
         matches!(self.mode, Mode::Live)
     }

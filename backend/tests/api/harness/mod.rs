@@ -6,6 +6,7 @@ pub mod store;
 
 pub use device::{PASSWORD, TestDevice, TestLink, bundle_of, draw_account, unsigned_prekey};
 pub use node::{Answer, TestNode};
+pub use store::Mode;
 
 use std::time::Duration;
 

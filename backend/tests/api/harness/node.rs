@@ -5,13 +5,12 @@ use martlet_protocol::{problem::Code, rest::Problem};
 use reqwest::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use super::store;
+use super::store::{self, Store};
 
 /// Where every test's time begins: 2025-06-15, so that nothing depends on today.
 const START_MS: u64 = 1_750_000_000_000;
@@ -20,7 +19,7 @@ const START_MS: u64 = 1_750_000_000_000;
 pub struct TestNode {
     pub clock: Clock,
     running: RunningNode,
-    data: TempDir,
+    store: Store,
     http: reqwest::Client,
 }
 
@@ -36,14 +35,13 @@ impl TestNode {
 
     /// By another clock: sockets need one that goes.
     pub async fn start_at(clock: Clock, change: impl FnOnce(&mut Config)) -> Self {
-        let data = tempfile::tempdir().expect("a folder");
+        let store = Store::new();
         let mut config = Config::default();
         config.server.listen = ([127, 0, 0, 1], 0).into();
         config.server.internal_listen = ([127, 0, 0, 1], 0).into();
         config.server.workers = 1;
         config.server.drain_window = std::time::Duration::ZERO;
-        config.storage.data_dir = data.path().to_owned();
-        config.storage.durability = martlet::config::Durability::Normal;
+        store.configure(&mut config);
         config.accounts.argon2_memory_kib = 8;
         config.accounts.argon2_iterations = 1;
         config.limits.sign_ins_per_address_per_minute = 0;
@@ -54,7 +52,7 @@ impl TestNode {
         config.limits.sends_per_device_per_second = 0;
         change(&mut config);
         let running = Node::start(config, clock.clone()).await.expect("the node starts");
-        Self { clock, running, data, http: reqwest::Client::new() }
+        Self { clock, running, store, http: reqwest::Client::new() }
     }
 
     /// For tests that look inside.
@@ -62,8 +60,8 @@ impl TestNode {
         &self.running
     }
 
-    pub fn data_dir(&self) -> &std::path::Path {
-        self.data.path()
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     pub fn now_ms(&self) -> u64 {
@@ -107,16 +105,16 @@ impl TestNode {
 
     /// Sends what must be refused with this code and change nothing stored.
     pub async fn refuses(&self, request: reqwest::RequestBuilder, code: Code) -> Problem {
-        let before = store::read(self.data_dir());
+        let before = self.store.read();
         let problem = Answer::of(request).await.refused(code);
-        store::assert_same(&before, &store::read(self.data_dir()));
+        store::assert_same(&before, &self.store.read());
         problem
     }
 
     /// Announces a body of so many bytes, which must be refused as too large before it comes, and change nothing stored. Sending it
     /// would race: a client that still writes when the node closes may see the broken connection instead of the answer.
     pub async fn refuses_announced(&self, method: &Method, path: &str, token: &str, body_bytes: usize) {
-        let before = store::read(self.data_dir());
+        let before = self.store.read();
         let authorization = if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: node\r\n{authorization}content-type: application/json\r\ncontent-length: {body_bytes}\r\n\r\n"
@@ -129,12 +127,12 @@ impl TestNode {
             assert_ne!(read, 0, "closed after {}", String::from_utf8_lossy(&answer));
         }
         assert!(answer.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer));
-        store::assert_same(&before, &store::read(self.data_dir()));
+        store::assert_same(&before, &self.store.read());
     }
 
     /// Rows of a table that satisfy a condition of SQL.
     pub fn count(&self, table: &str, condition: &str) -> i64 {
-        store::count(self.data_dir(), table, condition)
+        self.store.count(table, condition)
     }
 
     pub fn password_verifications(&self) -> u64 {
@@ -143,8 +141,14 @@ impl TestNode {
 
     /// With its connections closed first: the node would wait some seconds for requests on them.
     pub async fn stop(self) {
+        drop(self.stop_keeping_data().await);
+    }
+
+    /// Its store outlives it.
+    pub async fn stop_keeping_data(self) -> Store {
         drop(self.http);
         self.running.stop().await;
+        self.store
     }
 }
 

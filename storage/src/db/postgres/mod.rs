@@ -15,17 +15,16 @@ use diesel::{
     sql_types::{BigInt, Bool},
 };
 
-use super::{Conn, DatabaseUrl, DbConfig, Inner, StorageError, conn::Begin, pool::Pool};
+use super::{Conn, DatabaseUrl, DbConfig, Inner, StorageError, conn::Begin, pool::Pool, transfer::target};
 use establish::establish;
 pub(super) use migrate::{migrate, schema_state};
 pub use node_id::NodeLock;
-pub(super) use node_id::claim_node_id;
+pub(super) use node_id::{claim_node_id, count_nodes};
 
 /// Checks the server, migrates the store, and makes the pools. Replicas are connected to when they are first read.
 pub(super) fn open(config: &DbConfig, url: &DatabaseUrl, replicas: &[DatabaseUrl]) -> Result<Inner, StorageError> {
-    let mut first = establish(config, url)?;
-    establish::check_primary(&mut first, config.durability)?;
-    migrate::run(&mut first)?;
+    let mut first = primary(config, url)?;
+    target::refuse_unfinished(&mut first)?;
     let pool = |url: &DatabaseUrl, begin, opened, size| {
         let (again, url) = (config.clone(), url.clone());
         let open = Box::new(move || establish(&again, &url).map(Conn::Postgres));
@@ -38,6 +37,14 @@ pub(super) fn open(config: &DbConfig, url: &DatabaseUrl, replicas: &[DatabaseUrl
         commits: pool(url, Begin::Write, Vec::new(), config.commit_connections),
         config: config.clone(),
     })
+}
+
+/// Connects to a server that keeps promises, and migrates the store.
+pub(super) fn primary(config: &DbConfig, url: &DatabaseUrl) -> Result<PgConnection, StorageError> {
+    let mut conn = establish(config, url)?;
+    establish::check_primary(&mut conn, config.durability)?;
+    migrate::run(&mut conn)?;
+    Ok(conn)
 }
 
 pub(super) fn begin(conn: &mut PgConnection, begin: Begin) -> Result<(), StorageError> {

@@ -1,7 +1,11 @@
 //! One process per node id: the id is an advisory lock of a connection that does nothing else, so that it is free the moment its process is
 //! gone, however it went.
 
-use diesel::{QueryableByName, RunQueryDsl as _, pg::PgConnection, sql_types::Bool};
+use diesel::{
+    QueryableByName, RunQueryDsl as _,
+    pg::PgConnection,
+    sql_types::{BigInt, Bool},
+};
 use parking_lot::Mutex;
 
 use super::establish::establish;
@@ -32,6 +36,21 @@ impl NodeLock {
 struct Locked {
     #[diesel(sql_type = Bool)]
     locked: bool,
+}
+
+/// How many ids are taken: nodes that run on this database.
+pub(in crate::db) fn count_nodes(conn: &mut PgConnection) -> Result<i64, StorageError> {
+    #[derive(QueryableByName)]
+    struct Count {
+        #[diesel(sql_type = BigInt)]
+        nodes: i64,
+    }
+    let sql = format!(
+        "SELECT count(*) AS nodes FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = {CLASS} AND objsubid = 2
+         AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    );
+    let count: Count = diesel::sql_query(sql).get_result(conn)?;
+    Ok(count.nodes)
 }
 
 /// `None` if another process has it.

@@ -6,9 +6,9 @@ use crate::db::StorageError;
 
 /// Bits of a content's key below its week.
 pub(in crate::db) const WEEK_SHIFT: u32 = 40;
-const WEEK_S: u64 = 7 * 86_400;
-/// Weeks made ahead at most; contents that live longer go into the part for all others.
-const MAX_WEEKS: u64 = 110;
+pub(in crate::db) const WEEK_S: u64 = 7 * 86_400;
+/// Weeks made ahead at most: ten years and some, as long as a mailbox may keep.
+const MAX_WEEKS: u64 = 530;
 
 /// The week, counted from 1970, in which a time lies.
 pub(in crate::db) fn week(unix_s: u64) -> i64 {
@@ -29,18 +29,13 @@ pub(in crate::db) fn keep(conn: &mut PgConnection, now_s: u64, ahead_s: u64) -> 
          WHERE inhparent = 'contents'::regclass",
     )
     .load(conn)?;
-    let name = |week: i64| format!("contents_w{week}");
     let has = |week: i64| there.iter().any(|part| part.name == name(week));
     let first = week(now_s);
     let last = week(now_s.saturating_add(ahead_s)) + 1;
     let wanted = first..=last.min(first + MAX_WEEKS as i64);
     let mut made = 0;
     for week in wanted.filter(|week| !has(*week)) {
-        let (from, to) = (week << WEEK_SHIFT, (week + 1) << WEEK_SHIFT);
-        conn.batch_execute(&format!(
-            "CREATE TABLE IF NOT EXISTS {} PARTITION OF contents FOR VALUES FROM ({from}) TO ({to})",
-            name(week)
-        ))?;
+        make(conn, week)?;
         made += 1;
     }
     let over = week(now_s.saturating_sub(86_400));
@@ -53,4 +48,16 @@ pub(in crate::db) fn keep(conn: &mut PgConnection, now_s: u64, ahead_s: u64) -> 
         }
     }
     Ok((made, dropped))
+}
+
+/// Makes the part of a week, unless it is there. The last week that a key can name has none.
+pub(in crate::db) fn make(conn: &mut PgConnection, week: i64) -> Result<(), StorageError> {
+    let Some(to) = (week + 1).checked_mul(1 << WEEK_SHIFT) else { return Ok(()) };
+    let (name, from) = (name(week), week << WEEK_SHIFT);
+    let sql = format!("CREATE TABLE IF NOT EXISTS {name} PARTITION OF contents FOR VALUES FROM ({from}) TO ({to})");
+    Ok(conn.batch_execute(&sql)?)
+}
+
+fn name(week: i64) -> String {
+    format!("contents_w{week}")
 }

@@ -82,7 +82,7 @@ fn open_reader(config: &DbConfig, path: &Path) -> Result<Conn, StorageError> {
     Ok(Conn::Sqlite(conn))
 }
 
-fn establish(config: &DbConfig, path: &Path) -> Result<SqliteConnection, StorageError> {
+pub(super) fn establish(config: &DbConfig, path: &Path) -> Result<SqliteConnection, StorageError> {
     let open = |reason: String| StorageError::Open { place: path.display().to_string(), reason };
     let text = path.to_str().ok_or_else(|| open("the path is not UTF-8".to_owned()))?;
     let mut conn = SqliteConnection::establish(text).map_err(|error| open(error.to_string()))?;

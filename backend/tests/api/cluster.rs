@@ -1,0 +1,15 @@
+//! The same tests of the API, on nodes that keep their data in a PostgreSQL which others may share.
+
+mod accounts;
+mod conversations;
+mod devices;
+mod edge;
+mod harness;
+mod links;
+mod messages;
+mod prekeys;
+mod sessions;
+mod socket;
+
+/// This binary's nodes are those of a cluster.
+const MODE: harness::Mode = harness::Mode::Cluster;
