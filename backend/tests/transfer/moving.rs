@@ -39,7 +39,7 @@ async fn an_import_that_is_interrupted_again_and_again_moves_every_row() {
     let tables = rows::tables(&scene.database);
     assert_eq!(tables.len(), exported.manifest.tables.len());
     let (old, new) =
-        (rows::of_sqlite(&scene.data.folder().join("martlet.db"), &tables), rows::of_postgres(&scene.database));
+        (rows::of_sqlite(&scene.data.path().join("martlet.db"), &tables), rows::of_postgres(&scene.database));
     for (table, rows) in &old {
         assert!(!rows.is_empty(), "the scene leaves {table} empty, so nothing is shown for it");
         assert!(new[table] == *rows, "{table} is another one");

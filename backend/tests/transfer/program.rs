@@ -28,7 +28,7 @@ fn mode(path: &Path) -> u32 {
 #[tokio::test]
 async fn export_and_import_say_what_they_did_and_what_comes_next() {
     let scene = Scene::new().await;
-    let data = scene.data.folder().to_str().expect("UTF-8");
+    let data = scene.data.path().to_str().expect("UTF-8");
     let here = scene.folder.path();
     let (output, exported) = martlet(here, "", &["export", "export", "--data-dir", data]);
     assert!(output.status.success(), "{exported}");

@@ -1,6 +1,10 @@
 //! An embedded deployment that has seen everything, stopped, and a database that it may move to.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
 use martlet::{
@@ -19,7 +23,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::{Client, PROTO},
-    harness::{TestDevice, TestNode, store::Store},
+    harness::{TestDevice, TestNode},
     world::World,
 };
 
@@ -41,7 +45,7 @@ pub struct Scene {
     pub sent: (SendRequest, Accepted),
     /// Of Bob's mailbox.
     pub epoch: u64,
-    pub data: Store,
+    pub data: TempDir,
     pub folder: TempDir,
     pub database: Database,
 }
@@ -77,7 +81,7 @@ impl Scene {
         drop((alice, bob));
         world.commit_unpublished(UNTOLD);
         let World { node, alice, bob, conversation } = world;
-        let data = moved_away(&node.stop_keeping_data().await);
+        let data = moved_away(node.stop_keeping_data().await.folder());
         let scene = Self {
             alice,
             bob,
@@ -94,7 +98,7 @@ impl Scene {
 
     /// As a full mailbox leaves it, at the end of Bob's mailbox.
     fn add_a_gap(&self) {
-        let path = self.data.folder().join("martlet.db");
+        let path = self.data.path().join("martlet.db");
         let mut conn = SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the store");
         let id: String = self.bob.device_id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         conn.batch_execute(&format!(
@@ -110,7 +114,7 @@ impl Scene {
     /// Of the embedded deployment.
     pub fn old(&self) -> Config {
         let mut config = Config::default();
-        config.storage.data_dir = self.data.folder().to_owned();
+        config.storage.data_dir = self.data.path().to_owned();
         config.storage.wait = Duration::from_millis(200);
         config
     }
@@ -170,12 +174,12 @@ impl Scene {
 
 /// A copy of what a stopped node leaves. In a process of its own the node would be gone; here its connections outlive it, and a store that
 /// somebody has open is not exported.
-fn moved_away(data: &TempDir) -> TempDir {
+fn moved_away(data: &Path) -> TempDir {
     let copy = tempfile::tempdir().expect("a folder");
     for file in ["martlet.db", "node.secret"] {
-        fs::copy(data.path().join(file), copy.path().join(file)).expect("left behind");
+        fs::copy(data.join(file), copy.path().join(file)).expect("left behind");
     }
-    let log = fs::metadata(data.path().join("martlet.db-wal")).map_or(0, |log| log.len());
+    let log = fs::metadata(data.join("martlet.db-wal")).map_or(0, |log| log.len());
     assert_eq!(log, 0, "a clean stop leaves everything in one file");
     copy
 }

@@ -206,21 +206,23 @@ impl Db {
     }
 
     /// Moves what SQLite's write-ahead log holds into the store's file, so that a clean stop leaves one file and the next start replays
-    /// nothing; closes PostgreSQL's connections. Nothing depends on it.
+    /// nothing, and closes the connections that nobody has. Nothing depends on it.
     ///
     /// # Errors
     /// [`StorageError::Busy`] if the writer is not free in time, and what the database says.
     pub async fn checkpoint_on_close(&self) -> Result<(), StorageError> {
         let inner = &self.inner;
-        if self.is_shared() {
-            [&inner.reads, &inner.writes, &inner.commits]
-                .into_iter()
-                .chain(&inner.replicas)
-                .for_each(|p| p.close_free());
-            return Ok(());
-        }
-        let mut lent = inner.writes.lend().await?;
-        blocking(move || sqlite::checkpoint(lent.conn()?)).await
+        let closed = if self.is_shared() {
+            Ok(())
+        } else {
+            let mut lent = inner.writes.lend().await?;
+            blocking(move || sqlite::checkpoint(lent.conn()?)).await
+        };
+        [&inner.reads, &inner.writes, &inner.commits]
+            .into_iter()
+            .chain(&inner.replicas)
+            .for_each(|pool| pool.close_free());
+        closed
     }
 
     /// A call that takes too long is left alone: its thread goes on and its connection comes back when it has ended.
