@@ -15,11 +15,7 @@ use actix_http::HttpService;
 use actix_server::{Server, ServerHandle};
 use actix_service::map_config;
 use actix_web::{App, HttpResponse, HttpServer, dev::AppConfig, http::StatusCode, web};
-use martlet_storage::{
-    Db, StorageError,
-    planted::{self, Bug},
-    sends, store,
-};
+use martlet_storage::{Db, StorageError, sends, store};
 use rand::Rng as _;
 use subtle::ConstantTimeEq as _;
 use tokio::task::{self, JoinHandle};
@@ -232,9 +228,7 @@ async fn open_store(config: &Config) -> Result<(Db, Secrets), StartError> {
     let open = config.db_config();
     // Migrations may take their time.
     let db = task::spawn_blocking(move || Db::open(&open)).await.map_err(io::Error::other)??;
-    if planted::is(Bug::ForgottenAnswers) {
-        db.write(sends::planted::at_start).await?;
-    }
+    sends::planted::at_start(&db).await?;
     let facts = db.read(store::facts).await?;
     let secrets = match early {
         Some(secrets) => secrets,

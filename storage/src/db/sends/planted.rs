@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::PreparedSend;
-use crate::db::{Conn, Db, DeviceKey, StorageError};
+use crate::db::{Db, DeviceKey, StorageError};
 
 #[cfg(feature = "planted")]
 thread_local! {
@@ -29,7 +29,7 @@ pub fn before_commit(_db: &Db, _sends: &[PreparedSend]) -> Result<(), StorageErr
 /// # Errors
 /// [`StorageError`] if the store does not answer.
 #[cfg(not(feature = "planted"))]
-pub fn at_start(_conn: &mut Conn) -> Result<(), StorageError> {
+pub async fn at_start(_db: &Db) -> Result<(), StorageError> {
     Ok(())
 }
 
@@ -76,11 +76,14 @@ pub fn before_commit(db: &Db, sends: &[PreparedSend]) -> Result<(), StorageError
 /// # Errors
 /// [`StorageError`] if the store does not answer.
 #[cfg(feature = "planted")]
-pub fn at_start(conn: &mut Conn) -> Result<(), StorageError> {
+pub async fn at_start(db: &Db) -> Result<(), StorageError> {
     use crate::db::{conn::on, schema::send_answers};
     use diesel::RunQueryDsl as _;
 
-    on!(conn, c => diesel::delete(send_answers::table).execute(c))?;
+    if !crate::planted::is(crate::planted::Bug::ForgottenAnswers) {
+        return Ok(());
+    }
+    db.write(|conn| Ok::<_, StorageError>(on!(conn, c => diesel::delete(send_answers::table).execute(c))?)).await?;
     Ok(())
 }
 
