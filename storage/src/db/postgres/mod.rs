@@ -103,6 +103,7 @@ pub(super) fn error(error: DieselError) -> StorageError {
             "no connection to the server",
             "the database system is",
             "due to statement timeout",
+            "No space left on device",
             "too many clients",
             "remaining connection slots",
         ]) =>
