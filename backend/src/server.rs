@@ -173,12 +173,9 @@ impl RunningNode {
         self.services.health.drain();
         self.watch.abort();
         let [public, internal] = self.listeners;
-        // The listener closes at once, so that a proxy goes to another node instead of waiting for this one; what is connected goes on.
-        let stopped = tokio::spawn(public.stop());
+        public.handle.pause().await;
         self.sockets.drain(&self.services, self.services.config.server.drain_window).await;
-        if let Err(error) = stopped.await {
-            tracing::error!(%error, "stopping the public listener failed");
-        }
+        public.stop().await;
         stop_services(&self.services, &self.db).await;
         internal.stop().await;
     }
@@ -344,7 +341,7 @@ fn public_server(services: Arc<Services>, sockets: Arc<Sockets>, listener: TcpLi
         .max_concurrent_connections(max_connections.div_ceil(workers))
         .backlog(BACKLOG)
         .disable_signals()
-        .shutdown_timeout(services.config.server.drain_window.as_secs() + REQUEST_SHUTDOWN_S);
+        .shutdown_timeout(REQUEST_SHUTDOWN_S);
     // Without it, every client that keeps an idle connection would hold up the stop.
     let stopping = server.graceful_shutdown_signal();
     let server = server.listen("public", listener, move || {

@@ -113,6 +113,7 @@ fn revoke(
     signed: &SignedDeviceList,
     now_s: u64,
 ) -> Result<Vec<DeviceKey>, AccountError> {
+    accounts::lock(conn, account_id)?;
     let (account, head) = head_chain(conn, account_id)?;
     let hash = Hash::of(&signed.list.0);
     if hash == account.list_hash {

@@ -43,6 +43,7 @@ fn change(
     max_members: usize,
     now_s: u64,
 ) -> Result<(), ConversationError> {
+    conversations::lock(conn, conversation_id)?;
     let row = find(conn, conversation_id, identity.account_key)?;
     let hash = martlet_protocol::id::Hash::of(&signed.link.0);
     if hash == row.head_hash {

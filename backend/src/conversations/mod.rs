@@ -133,6 +133,7 @@ impl Conversations {
         self.0
             .db
             .write(move |conn| {
+                conversations::lock(conn, &conversation_id)?;
                 // Existence first: what a stranger is told must not depend on the title.
                 let row = find(conn, &conversation_id, account_key)?;
                 if role(row.role)? < Role::Admin {

@@ -3,10 +3,11 @@
 //! They are taken in one order (see [`super`]), rows of one kind by key; so two transactions never wait for each other.
 
 use diesel::{ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, RunQueryDsl as _};
+use martlet_protocol::id::{AccountId, ConversationId};
 
 use super::{
-    AccountKey, Conn, DeviceKey, StorageError,
-    schema::{devices, mailbox_acks, mailbox_heads},
+    AccountKey, Conn, ConversationKey, DeviceKey, StorageError,
+    schema::{accounts, conversations, devices, mailbox_acks, mailbox_heads},
 };
 
 /// Keeps others from changing a device: its status, its prekeys.
@@ -14,6 +15,23 @@ pub(super) fn device(conn: &mut Conn, device_key: DeviceKey) -> Result<(), Stora
     let Conn::Postgres(c) = conn else { return Ok(()) };
     let query = devices::table.find(device_key).select(devices::device_key).for_no_key_update();
     let _: Option<DeviceKey> = query.get_result(c).optional()?;
+    Ok(())
+}
+
+/// Keeps others from changing an account's list.
+pub(super) fn account(conn: &mut Conn, account_id: &AccountId) -> Result<(), StorageError> {
+    let Conn::Postgres(c) = conn else { return Ok(()) };
+    let query = accounts::table.filter(accounts::account_id.eq(account_id.as_bytes().as_slice()));
+    let _: Option<AccountKey> = query.select(accounts::account_key).for_no_key_update().get_result(c).optional()?;
+    Ok(())
+}
+
+/// Keeps others from changing a conversation's membership or title.
+pub(super) fn conversation(conn: &mut Conn, conversation_id: &ConversationId) -> Result<(), StorageError> {
+    let Conn::Postgres(c) = conn else { return Ok(()) };
+    let query = conversations::table.filter(conversations::conversation_id.eq(conversation_id.as_bytes().as_slice()));
+    let query = query.select(conversations::conversation_key).for_no_key_update();
+    let _: Option<ConversationKey> = query.get_result(c).optional()?;
     Ok(())
 }
 

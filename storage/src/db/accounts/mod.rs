@@ -16,6 +16,7 @@ use super::{
     conn::on,
     convert::{read_id, read_message, read_u64, store_u64},
     devices::InsertError,
+    locks,
     schema::{accounts, device_lists},
 };
 
@@ -157,6 +158,14 @@ fn account_row(
         list_n: read_u64(list_n)?,
         list_hash: read_id(&list_hash)?,
     })
+}
+
+/// Keeps others from changing the account's list until the transaction's end. What was read of it before may be old.
+///
+/// # Errors
+/// [`StorageError`] if the query fails.
+pub fn lock(conn: &mut Conn, account_id: &AccountId) -> Result<(), StorageError> {
+    locks::account(conn, account_id)
 }
 
 /// Finds an account by its name.

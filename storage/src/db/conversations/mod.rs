@@ -14,6 +14,7 @@ use super::{
     AccountKey, Conn, ConversationKey, StorageError,
     conn::on,
     convert::{read_enum, read_id, read_u64, store_u64},
+    locks,
     schema::{accounts, conversations, members, membership_links},
 };
 
@@ -168,6 +169,14 @@ fn conversation_row(
         title: title.map(Bytes::from),
         role: read_enum(role)?,
     })
+}
+
+/// Keeps others from changing the conversation until the transaction's end. What was read of it before may be old.
+///
+/// # Errors
+/// [`StorageError`] if the query fails.
+pub fn lock(conn: &mut Conn, conversation_id: &ConversationId) -> Result<(), StorageError> {
+    locks::conversation(conn, conversation_id)
 }
 
 /// Finds a conversation that the account is a member of. Foreign and missing ones are not told apart.

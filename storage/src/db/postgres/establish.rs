@@ -12,7 +12,7 @@ use crate::db::{DatabaseUrl, DbConfig, Durability, StorageError};
 /// The oldest major release that is tested.
 const OLDEST_MAJOR: i32 = 15;
 /// What a statement may wait for a lock, in milliseconds: longer than any transaction here takes.
-const LOCK_TIMEOUT_MS: u32 = 5_000;
+pub(super) const LOCK_TIMEOUT_MS: u32 = 5_000;
 /// A transaction that its node has forgotten (a machine that lost power) is ended after so long, in milliseconds: its locks hold up
 /// others' sends.
 const IDLE_TIMEOUT_MS: u32 = 15_000;

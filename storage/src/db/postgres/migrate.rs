@@ -1,14 +1,13 @@
 //! Migrations, one node at a time: the others wait at the lock and then find nothing to do.
 
 use diesel::{
-    RunQueryDsl as _,
     connection::SimpleConnection as _,
     migration::MigrationSource,
     pg::{Pg, PgConnection},
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
-use super::establish::{check_primary, establish};
+use super::establish::{LOCK_TIMEOUT_MS, check_primary, establish};
 use crate::db::{DatabaseUrl, DbConfig, SchemaState, StorageError};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations/postgresql");
@@ -20,11 +19,20 @@ const LOCK: i64 = 0x6d61_7274_6c65_7400;
 pub(in crate::db) fn migrate(config: &DbConfig, url: &DatabaseUrl) -> Result<usize, StorageError> {
     let mut conn = establish(config, url)?;
     check_primary(&mut conn, config.durability)?;
-    run(&mut conn)
+    run(&mut conn, config.timeout.as_millis())
 }
 
 /// As [`migrate`], over a connection that is there. The time-outs of ordinary statements don't count here.
-pub(super) fn run(conn: &mut PgConnection) -> Result<usize, StorageError> {
+pub(super) fn run(conn: &mut PgConnection, timeout_ms: u128) -> Result<usize, StorageError> {
+    let unlimited = "SET statement_timeout = 0; SET lock_timeout = '60s'";
+    conn.batch_execute(&format!("{unlimited}; SELECT pg_advisory_lock({LOCK})"))?;
+    let ran = run_locked(conn);
+    let limits = format!("SET statement_timeout = {timeout_ms}; SET lock_timeout = {LOCK_TIMEOUT_MS}");
+    conn.batch_execute(&format!("SELECT pg_advisory_unlock({LOCK}); {limits}"))?;
+    ran
+}
+
+fn run_locked(conn: &mut PgConnection) -> Result<usize, StorageError> {
     let (pending, newer) = compare(conn)?;
     if newer > 0 {
         return Err(StorageError::Newer(newer));
@@ -32,12 +40,8 @@ pub(super) fn run(conn: &mut PgConnection) -> Result<usize, StorageError> {
     if pending == 0 {
         return Ok(0);
     }
-    conn.batch_execute("SET statement_timeout = 0; SET lock_timeout = '60s'")?;
-    diesel::sql_query(format!("SELECT pg_advisory_lock({LOCK})")).execute(conn)?;
-    let ran = conn.run_pending_migrations(MIGRATIONS).map(|ran| ran.len());
-    diesel::sql_query(format!("SELECT pg_advisory_unlock({LOCK})")).execute(conn)?;
-    conn.batch_execute("RESET statement_timeout; RESET lock_timeout")?;
-    ran.map_err(|error| StorageError::Migration(error.to_string()))
+    let ran = conn.run_pending_migrations(MIGRATIONS).map_err(|error| StorageError::Migration(error.to_string()))?;
+    Ok(ran.len())
 }
 
 /// How the database's schema stands to this release's migrations; nothing is migrated.

@@ -43,7 +43,7 @@ pub(super) fn open(config: &DbConfig, url: &DatabaseUrl, replicas: &[DatabaseUrl
 pub(super) fn primary(config: &DbConfig, url: &DatabaseUrl) -> Result<PgConnection, StorageError> {
     let mut conn = establish(config, url)?;
     establish::check_primary(&mut conn, config.durability)?;
-    migrate::run(&mut conn)?;
+    migrate::run(&mut conn, config.timeout.as_millis())?;
     Ok(conn)
 }
 
