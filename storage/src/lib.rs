@@ -1,6 +1,6 @@
 //! What the node keeps: the seam [`Db`] and every query that runs over it.
 //!
-//! In reading order: [`db`] (the handle: one writer, some readers, one transaction per call), then one module per table family:
+//! In reading order: [`db`] (the handle: connections that are lent, one transaction per call), then one module per table family:
 //! [`accounts`], [`devices`], [`tokens`], [`tickets`], [`links`], [`prekeys`], [`conversations`], [`sends`] (the commit of
 //! messages), [`mailbox`] (ranges, acks, expiry), [`control`], [`sweep`], [`transfer`] (moving a store to another database). [`planted`] is for a test-only build.
 //!

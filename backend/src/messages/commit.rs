@@ -256,6 +256,9 @@ impl Worker {
     /// Does nothing but in a build with planted bugs: answers or relays while the transaction is still open.
     fn too_early(&self, sends: &[PreparedSend], waiting: &mut [Waiting], outcomes: &[SendOutcome]) {
         let (answers, relays) = (planted::is(Bug::AnswerBeforeCommit), planted::is(Bug::RelayBeforeCommit));
+        if !answers && !relays {
+            return;
+        }
         let mut entries = Vec::new();
         for ((send, waiting), outcome) in sends.iter().zip(waiting).zip(outcomes) {
             let SendOutcome::Committed { seqs, partial } = outcome else { continue };
