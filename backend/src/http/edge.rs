@@ -1,5 +1,5 @@
-//! What happens around every request: an id, one line in the log, problem details that carry the id, and headers that keep answers out
-//! of caches.
+//! What happens around every request: an id, one line in the log, problem details that carry the id, headers that keep answers out of
+//! caches, and the rest of a body that nobody read.
 //!
 //! The log line has the route's pattern, never its ids, and no address.
 
@@ -17,7 +17,7 @@ use actix_web::{
 use martlet_protocol::{id::to_base64, problem::Code};
 use rand::Rng as _;
 
-use super::ApiError;
+use super::{ApiError, max_message_body_bytes, unread::Unread};
 use crate::services::Services;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -37,14 +37,20 @@ impl RequestId {
 
 /// Wraps every route.
 pub(super) async fn edge<B: MessageBody + 'static>(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let id = RequestId::draw();
-    let clock = request.app_data::<Data<Services>>().map(|services| services.clock.clone());
+    let services = request.app_data::<Data<Services>>().cloned();
+    let clock = services.as_ref().map(|services| services.clock.clone());
+    let unread = services.map(|services| Unread::of(&mut request, max_message_body_bytes(&services.config)));
     let began = clock.as_ref().map(crate::clock::Clock::elapsed);
     request.extensions_mut().insert(id.clone());
-    let response = match next.call(request).await {
+    let outcome = next.call(request).await;
+    if let Some(unread) = unread {
+        unread.discard().await;
+    }
+    let response = match outcome {
         Ok(response) => finish(response, &id),
         Err(error) => {
             // The request went with the call (the router needs it unshared), so there is nothing to log an access of.

@@ -15,6 +15,7 @@ mod messages;
 mod openapi;
 mod prekeys;
 mod sessions;
+mod unread;
 
 use std::sync::Arc;
 

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use martlet_protocol::problem::Code;
+use martlet_protocol::{id::ConversationId, problem::Code};
 use reqwest::Method;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::harness::{Answer, TestDevice, TestNode, draw_account};
 
@@ -49,6 +53,31 @@ async fn bodies_that_are_no_json_are_problems() {
         node.refuses(node.request(method.clone(), path, token).body("{}"), Code::Malformed).await;
         node.refuses_announced(&method, path, token, 2 << 20).await;
     }
+    node.stop().await;
+}
+
+/// A proxy that has written a whole body must be able to read the refusal: a reset makes the node look like one that failed.
+#[tokio::test]
+async fn a_refusal_that_reads_no_body_leaves_the_connection_whole() {
+    let node = TestNode::start().await;
+    let body = "x".repeat(3 << 20);
+    let request = format!(
+        "POST /v1/conversations/{}/messages HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        ConversationId::new([7; 32]).to_text(),
+        body.len()
+    );
+    let mut stream = TcpStream::connect(node.running().public).await.expect("a connection");
+    for round in 0..20 {
+        stream.write_all(request.as_bytes()).await.unwrap_or_else(|error| panic!("written in round {round}: {error}"));
+        let mut answer = Vec::new();
+        while !String::from_utf8_lossy(&answer).contains("\"unauthenticated\"") {
+            let read = stream.read_buf(&mut answer).await.expect("an answer");
+            assert_ne!(read, 0, "closed in round {round} after {}", String::from_utf8_lossy(&answer));
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 401 "), "{}", String::from_utf8_lossy(&answer));
+    }
+    drop(stream);
     node.stop().await;
 }
 
