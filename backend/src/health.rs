@@ -34,7 +34,7 @@ pub enum Status {
     Ok,
     /// The node serves, and some part of it is impaired.
     Degraded,
-    /// The node shuts down and takes no new connections.
+    /// The node shuts down and takes no new sockets.
     Draining,
 }
 
@@ -90,6 +90,12 @@ impl Health {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.inner.lock().draining
+    }
+
+    /// Which node this is.
+    #[must_use]
+    pub fn node_id(&self) -> &str {
+        &self.node_id
     }
 
     /// The state in one word. Draining outweighs degraded, since it is what a load balancer must act on.

@@ -167,13 +167,15 @@ impl RunningNode {
         self.sockets.open()
     }
 
-    /// Stops in order: no new connections, clients told when to come back, their sends answered, requests finished, commits done, acks
-    /// written, store closed.
+    /// Stops in order: no new sockets, clients told when to come back, their sends answered, no new connections, requests finished,
+    /// commits done, acks written, store closed.
+    ///
+    /// While sockets drain, requests are still answered, new sockets with a refusal that says when to come back: a listener that is
+    /// only paused leaves whoever connects (a proxy, for one) waiting for nothing.
     pub async fn stop(self) {
         self.services.health.drain();
         self.watch.abort();
         let [public, internal] = self.listeners;
-        public.handle.pause().await;
         self.sockets.drain(&self.services, self.services.config.server.drain_window).await;
         public.stop().await;
         stop_services(&self.services, &self.db).await;

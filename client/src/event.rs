@@ -203,7 +203,10 @@ pub enum Event {
     /// The mailbox's numbering started anew; it is read from its beginning.
     StreamRestarted,
     /// The socket is open.
-    Connected,
+    Connected {
+        /// The name of the node that it is on; for people.
+        node_id: String,
+    },
     /// Everything that waited has been read.
     CaughtUp,
     /// The socket is gone; it will be opened again.

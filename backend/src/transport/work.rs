@@ -108,7 +108,10 @@ impl Worker {
             limits: Some(wire::SocketLimits {
                 max_frame_bytes: small(socket.max_frame_bytes),
                 max_content_bytes: small(messages.max_content_bytes),
+                max_ephemeral_bytes: small(messages.max_ephemeral_bytes),
+                max_ephemeral_lifetime_s: u32::try_from(messages.ephemeral_lifetime.as_secs()).unwrap_or(u32::MAX),
             }),
+            node_id: services.health.node_id().to_owned(),
         }))
     }
 

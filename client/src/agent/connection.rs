@@ -148,7 +148,7 @@ impl Connection<'_> {
         self.take_hello(&hello).await?;
         self.resume().await?;
         self.client.set_uplink(Some(uplink));
-        self.client.emit([Event::Connected]).await;
+        self.client.emit([Event::Connected { node_id: hello.node_id }]).await;
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -37,6 +37,7 @@ pub enum Nodes {
 /// A running nginx. It ends with the value.
 pub struct Front {
     port: u16,
+    /// Empty without TLS.
     certificate: Vec<u8>,
     folder: PathBuf,
     _nginx: Nginx,
@@ -56,15 +57,35 @@ impl Front {
         fs::write(own.join("martlet.conf"), shipped("martlet.conf")?)?;
         fs::write(own.join("site.conf"), site(port, &folder, balancer)?)?;
         fs::write(own.join("nodes.conf"), listed(nodes)?)?;
-        let config = Nginx::config(2, 1000, "include martlet/martlet.conf;");
-        let nginx = Nginx::start(&folder, &config)?;
+        let nginx = run(&folder)?;
         Ok(Self { port, certificate, folder, _nginx: nginx })
+    }
+
+    /// As [`Self::start`] with a fixed list, but without TLS: for the SDK, which trusts no certificate of a test.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn plain(scene: &Scene, nodes: Vec<SocketAddr>) -> Result<Self> {
+        let folder = scene.folder().join("nginx");
+        let own = folder.join("martlet");
+        fs::create_dir_all(&own)?;
+        let (port, logs) = (free_port(), folder.display());
+        let site = format!(
+            "listen 127.0.0.1:{port};\naccess_log {logs}/martlet-access.log martlet;\n\
+             error_log {logs}/martlet-error.log crit;\n"
+        );
+        fs::write(own.join("martlet.conf"), shipped("martlet.conf")?)?;
+        fs::write(own.join("site.conf"), site)?;
+        fs::write(own.join("nodes.conf"), listed(&Nodes::Fixed(nodes))?)?;
+        let nginx = run(&folder)?;
+        Ok(Self { port, certificate: Vec::new(), folder, _nginx: nginx })
     }
 
     /// Where clients reach it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        let scheme = if self.certificate.is_empty() { "http" } else { "https" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// An HTTP client that knows its certificate and no other, and comes from that address.
@@ -94,6 +115,10 @@ impl Front {
         let logs: Result<Vec<_>, _> = logs.iter().map(|log| fs::read_to_string(self.folder.join(log))).collect();
         Ok(logs?.concat())
     }
+}
+
+fn run(folder: &Path) -> Result<Nginx> {
+    Nginx::start(folder, &Nginx::config(2, 1000, "include martlet/martlet.conf;"))
 }
 
 fn shipped(file: &str) -> Result<String> {

@@ -29,9 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Over how long clients of a node that stops are told to come back.
+pub const DRAIN_WINDOW: Duration = Duration::from_secs(1);
+
 /// What every node of a run is set to, beside what all tests set.
 const SETTINGS: &[&str] = &[
     "storage.wait=3s",
+    // DRAIN_WINDOW.
     "server.drain_window=1s",
     "messages.max_content_bytes=131072",
     "socket.head_check_interval=5s",
@@ -77,14 +81,34 @@ pub struct Services {
 }
 
 impl Cluster {
-    /// Starts everything; it serves when this returns.
+    /// Starts everything, the store on a disk of its own; it serves when this returns.
     ///
     /// # Errors
     /// Something does not start.
     pub async fn start(scene: &Scene, nodes: usize, bug: Option<Bug>) -> Result<Self> {
+        let disk = match Disk::mount(&scene.folder().join("postgres")) {
+            Ok(disk) => Some(disk),
+            Err(error) => {
+                println!("!! NO FAULT OF A FULL DISK IN THIS RUN: {error:#}");
+                None
+            }
+        };
+        Self::on(disk, scene, nodes, bug).await
+    }
+
+    /// As [`Self::start`], on the disk that there is: for who does it no harm.
+    ///
+    /// # Errors
+    /// Something does not start.
+    pub async fn unharmed(scene: &Scene, nodes: usize) -> Result<Self> {
+        std::fs::create_dir_all(scene.folder().join("postgres"))?;
+        Self::on(None, scene, nodes, None).await
+    }
+
+    async fn on(disk: Option<Disk>, scene: &Scene, nodes: usize, bug: Option<Bug>) -> Result<Self> {
         let folder = scene.folder().to_owned();
         let settings = [POSTGRES, bug.map_or(&[], Bug::postgres_settings)].concat();
-        let services = spawn_blocking(move || Services::start(&folder, &settings)).await??;
+        let services = spawn_blocking(move || Services::start(disk, &folder, &settings)).await??;
         let target = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (postgres_port, redis_port) = (services.postgres.lock().port(), services.redis.lock().port());
         let secret: PathBuf = scene.folder().join("node.secret");
@@ -170,14 +194,7 @@ pub async fn supervise(node: &mut Node) -> Result<()> {
 }
 
 impl Services {
-    fn start(folder: &std::path::Path, settings: &[(&str, &str)]) -> Result<Self> {
-        let disk = match Disk::mount(&folder.join("postgres")) {
-            Ok(disk) => Some(disk),
-            Err(error) => {
-                println!("!! NO FAULT OF A FULL DISK IN THIS RUN: {error:#}");
-                None
-            }
-        };
+    fn start(disk: Option<Disk>, folder: &std::path::Path, settings: &[(&str, &str)]) -> Result<Self> {
         let postgres = Postgres::start_with(&folder.join("postgres/server"), settings)?;
         postgres.create_database(DATABASE)?;
         let redis = Redis::start(&folder.join("redis"))?;

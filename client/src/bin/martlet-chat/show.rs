@@ -141,7 +141,7 @@ pub fn event(client: &Client, event: &Event) -> Option<String> {
         | Event::Typing { .. }
         | Event::CallSignal { .. }
         | Event::Sent { .. }
-        | Event::Connected
+        | Event::Connected { .. }
         | Event::CaughtUp => return None,
     })
 }

@@ -43,6 +43,8 @@ struct Script {
 /// What a device's connection told.
 #[derive(Default)]
 struct Log {
+    /// The node that its socket is on.
+    node_id: Option<String>,
     refused: Vec<Refused>,
     end: Option<String>,
 }
@@ -73,6 +75,11 @@ impl Player {
         self.log.lock().end.clone()
     }
 
+    /// The node that its socket is on, or was on last.
+    pub fn node_id(&self) -> Option<String> {
+        self.log.lock().node_id.clone()
+    }
+
     pub fn refused(&self) -> Vec<Refused> {
         self.log.lock().refused.clone()
     }
@@ -93,6 +100,7 @@ impl Player {
                     Event::Refused { refused, .. } | Event::SendHeld { refused, .. } => {
                         log.lock().refused.push(refused)
                     }
+                    Event::Connected { node_id } => log.lock().node_id = Some(node_id),
                     Event::Ended { why } => log.lock().end = Some(why),
                     _ => {}
                 }

@@ -55,6 +55,7 @@ async fn play(options: &DemoOptions, home: &Path, node: &Node) -> anyhow::Result
     heading("Messages both ways, from every device");
     say(&cast, conversation, 1, options.messages)?;
     cast.wait_until_read(conversation, expected(1..=1, options.messages)).await?;
+    verify::show_nodes(&cast);
     verify::show_part(&cast, conversation, 1)?;
 
     heading("A device dies in the middle, and comes back");

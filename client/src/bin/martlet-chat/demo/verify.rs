@@ -13,6 +13,17 @@ use super::{
 };
 use crate::show::short;
 
+/// Prints which node each device is connected to, when all are.
+pub fn show_nodes(cast: &Cast) {
+    let mut nodes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for player in cast.players() {
+        nodes.entry(player.node_id().unwrap_or_default()).or_default().push(player.title());
+    }
+    for (node, devices) in nodes {
+        println!("  node {node} serves {}", devices.join(", "));
+    }
+}
+
 /// Prints a part's messages: left what the server could see of each, right what the devices read.
 pub fn show_part(cast: &Cast, conversation: ConversationId, part: usize) -> anyhow::Result<()> {
     let prefix = format!("part {part},");

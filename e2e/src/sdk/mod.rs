@@ -1,6 +1,8 @@
 //! Devices that run the SDK as an application would, with their stores on disk, and that can die and be revived.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod together;
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use martlet_client::{
@@ -9,14 +11,16 @@ use martlet_client::{
     store::{KdfCost, Store, StoreError},
 };
 use martlet_protocol::{
-    id::{ConversationId, DeviceId},
+    id::{ClientMessageId, ConversationId, DeviceId},
     rest::DeviceLabel,
 };
 use parking_lot::Mutex;
 use rand::{SeedableRng as _, rngs::StdRng};
 use tokio::task::JoinHandle;
 
-use crate::{scene::Scene, wire::PASSWORD};
+pub use together::{cast, judge, meet};
+
+use crate::{clock::Stopwatch, scene::Scene, wire::PASSWORD};
 
 /// Guards nothing but a test's messages.
 const PASSPHRASE: &str = "passphrase";
@@ -32,6 +36,12 @@ pub struct Told {
     pub ended: Option<String>,
     /// Times that the socket was opened.
     pub connected: usize,
+    /// The node that it was opened on last.
+    pub node_id: String,
+    /// When and why the socket was lost and opened, by the device's own watch; for people.
+    pub journal: Vec<String>,
+    /// Messages that the node accepted, and when, by the device's own watch.
+    pub sent: HashMap<ClientMessageId, Duration>,
 }
 
 /// One device.
@@ -42,6 +52,7 @@ pub struct Player {
     client: Option<Client>,
     listening: Option<JoinHandle<()>>,
     told: Arc<Mutex<Told>>,
+    watch: Stopwatch,
     device_id: DeviceId,
 }
 
@@ -75,7 +86,8 @@ impl Player {
     fn new(store: PathBuf, server: &str, client: Client, rng: StdRng) -> Self {
         let device_id = client.device(|device| device.device_id());
         let server = server.to_owned();
-        Self { store, server, rng, client: Some(client), listening: None, told: Arc::default(), device_id }
+        let watch = Stopwatch::start();
+        Self { store, server, rng, client: Some(client), listening: None, told: Arc::default(), watch, device_id }
     }
 
     /// The SDK.
@@ -98,19 +110,35 @@ impl Player {
         self.told.lock().clone()
     }
 
+    /// What the device's own watch shows.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.watch.elapsed()
+    }
+
     /// Connects and stays connected.
     ///
     /// # Errors
     /// The device is dead.
     pub fn start(&mut self) -> Result<()> {
         let mut running = self.client()?.start();
-        let told = self.told.clone();
+        let (told, watch) = (self.told.clone(), self.watch);
         self.listening = Some(tokio::spawn(async move {
             while let Some(event) = running.next().await {
                 let mut told = told.lock();
                 match event {
                     Event::Ended { why } => told.ended = Some(why),
-                    Event::Connected => told.connected += 1,
+                    Event::Connected { node_id } => {
+                        told.connected += 1;
+                        told.journal.push(format!("{:?} on {node_id}", watch.elapsed()));
+                        told.node_id = node_id;
+                    }
+                    Event::Disconnected { retry_in_ms, why } => {
+                        told.journal.push(format!("{:?} off ({why}), again in {retry_in_ms} ms", watch.elapsed()));
+                    }
+                    Event::Sent { client_message_id, .. } => {
+                        told.sent.insert(client_message_id, watch.elapsed());
+                    }
                     Event::Refused { .. }
                     | Event::SendHeld { .. }
                     | Event::SendFailed { .. }
