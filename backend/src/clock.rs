@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -20,6 +20,15 @@ pub enum Clock {
     System,
     /// Unix milliseconds that a test moves.
     Manual(Arc<AtomicU64>),
+    /// Another one that is set by a third: see [`Clock::corrected`].
+    Corrected(Arc<Corrected>),
+}
+
+/// A clock and what is added to it.
+#[derive(Debug)]
+pub struct Corrected {
+    clock: Clock,
+    by_ms: AtomicI64,
 }
 
 impl Clock {
@@ -31,9 +40,38 @@ impl Clock {
 
     /// Moves a manual clock; the machine's goes its own way.
     pub fn advance(&self, by: Duration) {
-        if let Self::Manual(now_ms) = self {
-            now_ms.fetch_add(by.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
+        match self {
+            Self::System => {}
+            Self::Manual(now_ms) => {
+                now_ms.fetch_add(by.as_millis().try_into().unwrap_or(u64::MAX), Ordering::SeqCst);
+            }
+            Self::Corrected(corrected) => corrected.clock.advance(by),
         }
+    }
+
+    /// This clock, to be corrected by [`Clock::compare`].
+    #[must_use]
+    pub fn corrected(self) -> Self {
+        Self::Corrected(Arc::new(Corrected { clock: self, by_ms: AtomicI64::new(0) }))
+    }
+
+    /// Compares this clock, without its correction, with one that is right: returns by how many milliseconds they are apart. If that is
+    /// more than allowed, the other one's time counts from now on; if not, its own does.
+    ///
+    /// Nodes that share a database need one time between them. By one whose clock is ahead, messages would have expired before anybody
+    /// has read them.
+    pub fn compare(&self, right_ms: u64, allowed: Duration) -> u64 {
+        let own_ms = match self {
+            Self::Corrected(corrected) => corrected.clock.now_ms(),
+            other => other.now_ms(),
+        };
+        let apart_ms = own_ms.abs_diff(right_ms);
+        if let Self::Corrected(corrected) = self {
+            let is_allowed = u128::from(apart_ms) <= allowed.as_millis();
+            let by_ms = if is_allowed { 0 } else { right_ms.cast_signed().wrapping_sub(own_ms.cast_signed()) };
+            corrected.by_ms.store(by_ms, Ordering::SeqCst);
+        }
+        apart_ms
     }
 
     /// Unix milliseconds. May step back when the machine's time is corrected.
@@ -46,6 +84,9 @@ impl Clock {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_millis().try_into().unwrap_or(0)),
             Self::Manual(now_ms) => now_ms.load(Ordering::SeqCst),
+            Self::Corrected(corrected) => {
+                corrected.clock.now_ms().saturating_add_signed(corrected.by_ms.load(Ordering::SeqCst))
+            }
         }
     }
 
@@ -63,6 +104,7 @@ impl Clock {
         match self {
             Self::System => START.get_or_init(Instant::now).elapsed(),
             Self::Manual(now_ms) => Duration::from_millis(now_ms.load(Ordering::SeqCst)),
+            Self::Corrected(corrected) => corrected.clock.elapsed(),
         }
     }
 }
@@ -94,5 +136,20 @@ mod tests {
         other.advance(Duration::from_secs(2));
         assert_eq!(clock.now_ms(), 7_000);
         assert_eq!(clock.elapsed(), Duration::from_secs(7));
+    }
+
+    #[test]
+    fn a_clock_that_is_far_off_follows_the_right_one() {
+        let machine = Clock::manual(100_000);
+        let clock = machine.clone().corrected();
+        let allowed = Duration::from_secs(5);
+        assert_eq!((clock.compare(96_000, allowed), clock.now_ms()), (4_000, 100_000), "near enough");
+        assert_eq!((clock.compare(40_000, allowed), clock.now_ms()), (60_000, 40_000), "ahead");
+        machine.advance(Duration::from_secs(1));
+        assert_eq!(clock.now_ms(), 41_000, "and goes on from there");
+        assert_eq!((clock.compare(500_000, allowed), clock.now_ms()), (399_000, 500_000), "behind");
+        assert_eq!((clock.compare(101_000, allowed), clock.now_ms()), (0, 101_000), "set right, it counts again");
+        assert_eq!(clock.elapsed(), Duration::from_secs(101), "what measures durations is left alone");
+        assert_eq!((machine.compare(1, allowed), machine.now_ms()), (100_999, 101_000), "not every clock is corrected");
     }
 }

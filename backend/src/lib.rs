@@ -21,3 +21,4 @@ pub mod streams;
 pub mod subscribers;
 pub mod transfer;
 pub mod transport;
+mod vital;

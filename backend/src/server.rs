@@ -22,7 +22,7 @@ use tokio::task::{self, JoinHandle};
 
 use crate::{
     accounts::{self, AccountError, Accounts},
-    check::watch::Watch,
+    check::{self, watch::Watch},
     clock::{self, Clock},
     config::Config,
     conversations::Conversations,
@@ -119,6 +119,9 @@ impl Node {
 
         let node_id = node_id(&config, public_address);
         let (db, secrets) = open_store(&config).await?;
+        let clock = if db.is_shared() { clock.corrected() } else { clock };
+        // Before anything is done by it.
+        check::watch::compare_clocks(&clock, &db, &config).await?;
         let lock = db.claim_node_id(&node_id).await?.ok_or_else(|| StartError::NodeIdTaken(node_id.clone()))?;
         let services = build(config, clock, db.clone(), secrets, &node_id).await?;
         let sockets = Sockets::new();

@@ -88,6 +88,53 @@ impl Postgres {
         Ok(postgres)
     }
 
+    /// A standby of the server on `port` of this machine: a copy of it in a new folder, which follows it until [`Self::promote`].
+    ///
+    /// # Errors
+    /// It can't be copied, or does not start.
+    pub fn standby(port: u16, folder: &Path) -> Result<Self> {
+        let user = folders::unprivileged("postgres")?;
+        let folder = folders::make(folder, user)?;
+        let port_of_primary = port.to_string();
+        run(
+            Command::new(program("pg_basebackup")?)
+                .args(["--host", "127.0.0.1", "--port", &port_of_primary, "--username", SUPERUSER, "--no-password"])
+                // With what it needs to follow.
+                .args(["--write-recovery-conf", "--checkpoint", "fast", "--no-sync", "--pgdata"])
+                .arg(folder.join("data")),
+            &folder,
+            user,
+            "pg_basebackup",
+        )?;
+        let port = free_port();
+        configure(&folder, port, &[])?;
+        let mut standby = Self { port, server: Server::Own { folder, user, remove: None, process: None } };
+        standby.start_again()?;
+        Ok(standby)
+    }
+
+    /// Waits until this standby has whatever its primary has written by now.
+    ///
+    /// # Errors
+    /// One of them does not answer, or it takes two minutes.
+    pub fn catch_up(&self, primary: &Self) -> Result<()> {
+        let written = primary.query("postgres", "SELECT pg_current_wal_lsn()")?;
+        let sql = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
+        wait::until(wait::PATIENCE, "the standby catches up", || {
+            Ok((self.query("postgres", &sql)? == "t").then_some(()))
+        })
+    }
+
+    /// Makes a standby a primary, with what it has.
+    ///
+    /// # Errors
+    /// It is none, or does not become one within a minute.
+    pub fn promote(&self) -> Result<()> {
+        let promoted = self.query("postgres", "SELECT pg_promote(true, 60)")?;
+        ensure!(promoted == "t", "the standby was not promoted within a minute");
+        Ok(())
+    }
+
     /// One that runs already, with the same superuser. It can't be stopped through this value, and does not end with it.
     ///
     /// # Errors
@@ -222,7 +269,9 @@ impl Postgres {
         started.serves(|| {
             let state = fs::read_to_string(&state).unwrap_or_default();
             let mut lines = state.lines();
-            Ok(lines.next() == Some(&pid) && lines.nth(6).is_some_and(|state| state.trim() == "ready"))
+            // A standby is never "ready".
+            let serves = |state: &str| ["ready", "standby"].contains(&state.trim());
+            Ok(lines.next() == Some(&pid) && lines.nth(6).is_some_and(serves))
         })?;
         *process = Some(started);
         Ok(())
@@ -231,23 +280,34 @@ impl Postgres {
 
 /// Makes a new cluster.
 fn init(folder: &Path, user: Option<User>) -> Result<()> {
-    use std::os::unix::process::CommandExt as _;
-
-    let log = folder.join("initdb.log");
-    let output = fs::File::create(&log)?;
-    let mut command = Command::new(program("initdb")?);
-    command.args(["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"]);
-    command.arg("--pgdata").arg(folder.join("data")).current_dir(folder);
-    command.stdin(std::process::Stdio::null()).stdout(output.try_clone()?).stderr(output);
-    if let Some(User { uid, gid }) = user {
-        command.uid(uid).gid(gid);
-    }
-    let status = command.status().context("can't run initdb")?;
-    ensure!(status.success(), "PostgreSQL's initdb failed:\n{}", last_lines(&log, 20));
+    run(
+        Command::new(program("initdb")?)
+            .args(["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"])
+            .arg("--pgdata")
+            .arg(folder.join("data")),
+        folder,
+        user,
+        "initdb",
+    )?;
     // So that a setting that is given twice is not an error: the last one counts.
     let own = folder.join("data/postgresql.conf");
     let text = fs::read_to_string(&own)?;
     Ok(fs::write(own, format!("{text}\ninclude 'martlet.conf'\n"))?)
+}
+
+/// Runs one of PostgreSQL's programs to its end.
+fn run(command: &mut Command, folder: &Path, user: Option<User>, name: &str) -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+
+    let log = folder.join(format!("{name}.log"));
+    let output = fs::File::create(&log)?;
+    command.current_dir(folder).stdin(std::process::Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    if let Some(User { uid, gid }) = user {
+        command.uid(uid).gid(gid);
+    }
+    let status = command.status().with_context(|| format!("can't run {name}"))?;
+    ensure!(status.success(), "PostgreSQL's {name} failed:\n{}", last_lines(&log, 20));
+    Ok(())
 }
 
 /// Writes the settings for the next start.

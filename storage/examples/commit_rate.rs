@@ -126,7 +126,8 @@ fn acks(db: &Db, talks: &[Talk], steps: u64) -> Result<Rate, StorageError> {
     let heads = db.write_blocking(|conn| mailbox::heads(conn, &devices))?;
     let mut rate = Rate::default();
     for step in 1..=steps {
-        let acks: Vec<_> = heads.iter().map(|(device, head)| (*device, head * step / steps)).collect();
+        let ack = |device_key, seq| mailbox::Ack { device_key, epoch: 1, seq };
+        let acks: Vec<_> = heads.iter().map(|(device, head)| ack(*device, head * step / steps)).collect();
         let begin = Begin::now();
         let removed = db.write_blocking(|conn| mailbox::apply_acks(conn, &acks))?;
         rate.add(begin.end(removed as u64));

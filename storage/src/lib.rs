@@ -11,6 +11,6 @@ pub mod planted;
 
 pub use db::{
     AccountKey, Conn, ContentKey, ConversationKey, DatabaseUrl, Db, DbConfig, DeviceKey, Durability, NodeLock, Place,
-    SchemaState, ServerFacts, StorageError, accounts, control, conversations, devices, links, mailbox, prekeys, sends,
-    store, sweep, tickets, tokens, transfer,
+    SchemaState, ServerFacts, Standbys, StorageError, accounts, control, conversations, devices, links, mailbox,
+    prekeys, sends, store, sweep, tickets, tokens, transfer,
 };

@@ -5,12 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use martlet_storage::Db;
+use martlet_storage::{Db, NodeLock, ServerFacts, StorageError};
 use tokio::task::JoinHandle;
 use tokio::{task, time};
 
 use super::{SPACE_NEEDED_BYTES, free_bytes};
-use martlet_storage::NodeLock;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -37,10 +36,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Looks until the task is aborted. Not at once: what has just been started has just been found to work.
+    /// Looks until the task is aborted. At once only at what is known of the other nodes' side; the rest has just been found to work.
     #[must_use]
     pub fn start(mut self) -> JoinHandle<()> {
         tokio::spawn(async move {
+            if self.db.is_shared() {
+                self.look_at_cluster().await;
+            }
             loop {
                 time::sleep(INTERVAL).await;
                 self.look().await;
@@ -65,10 +67,11 @@ impl Watch {
 
     /// What only nodes that share a database can get wrong.
     async fn look_at_cluster(&mut self) {
-        if let Ok(Some(facts)) = self.db.server_facts().await {
-            let apart_ms = self.clock.now_ms().abs_diff(facts.now_ms.unsigned_abs());
+        if let Ok(Some((facts, apart_ms))) = compare_clocks(&self.clock, &self.db, &self.config).await {
             let allowed_ms = self.config.cluster.max_clock_difference.as_millis();
-            let told = format!("this machine's clock is {apart_ms} ms from the database's; run an NTP client on both");
+            let told = format!(
+                "this machine's clock is {apart_ms} ms from the database's, whose time this node takes; run an NTP client on both"
+            );
             self.tell("clock", if u128::from(apart_ms) > allowed_ms { Err(told) } else { Ok(()) });
             let told = "storage.database_url names a standby; name the primary, or promote it".to_owned();
             self.tell("primary", if facts.is_standby { Err(told) } else { Ok(()) });
@@ -102,6 +105,25 @@ impl Watch {
             Err(reason) => self.health.degrade(part, reason),
         }
     }
+}
+
+/// Asks the database server for its time, and has the clock follow it if they are too far apart. Returns what the server said, and by how
+/// many milliseconds they are apart; `None` for the embedded store.
+///
+/// # Errors
+/// [`StorageError`] if it doesn't answer.
+pub async fn compare_clocks(
+    clock: &Clock,
+    db: &Db,
+    config: &Config,
+) -> Result<Option<(ServerFacts, u64)>, StorageError> {
+    let asked = clock.elapsed();
+    let Some(facts) = db.server_facts().await? else { return Ok(None) };
+    // Somewhere between question and answer; so a slow answer makes the limit wider.
+    let took = clock.elapsed().saturating_sub(asked);
+    let allowed = config.cluster.max_clock_difference.saturating_add(took);
+    let right_ms = facts.now_ms.unsigned_abs().saturating_add(u64::try_from(took.as_millis() / 2).unwrap_or(0));
+    Ok(Some((facts, clock.compare(right_ms, allowed))))
 }
 
 #[cfg(test)]

@@ -28,5 +28,5 @@ pub use rules::{days, hours, kib, mib, millis, minutes, secs};
 pub use secret::SecretUrl;
 pub use sections::{
     Accounts, Cluster, Config, Conversations, Durability, Limits, Log, LogFormat, Mailbox, Messages, Prekeys,
-    RedisKind, Registration, Relay, Server, Socket, Storage,
+    RedisKind, Registration, Relay, Server, Socket, Standbys, Storage,
 };

@@ -24,6 +24,15 @@ pub enum Durability {
     Normal,
 }
 
+/// What a standby may lack when it is promoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standbys {
+    /// What was answered last.
+    MayLag,
+    /// Nothing.
+    Synchronous,
+}
+
 /// Who may make an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
@@ -53,6 +62,7 @@ pub enum LogFormat {
     Json,
 }
 
+const STANDBYS: OneOf<Standbys> = OneOf(&[("may-lag", Standbys::MayLag), ("synchronous", Standbys::Synchronous)]);
 const DURABILITY: OneOf<Durability> = OneOf(&[("full", Durability::Full), ("normal", Durability::Normal)]);
 const REGISTRATION: OneOf<Registration> = OneOf(&[("open", Registration::Open), ("closed", Registration::Closed)]);
 const LOG_FORMAT: OneOf<LogFormat> = OneOf(&[("human", LogFormat::Human), ("json", LogFormat::Json)]);
@@ -114,6 +124,10 @@ section! {
         /// "full": every commit is on disk before a send is answered. "normal": a power loss can take answered sends with it (the
         /// process alone may crash safely); say so to your users if you choose it.
         durability: Durability = Durability::Full, DURABILITY;
+        /// Standbys of the PostgreSQL database. "may-lag": one that is promoted may lack what was answered last, so devices then read their
+        /// mailboxes anew and upload new one-time prekeys. "synchronous": commits wait for the standby that will be promoted
+        /// (synchronous_standby_names), so a failover changes nothing for devices.
+        standbys: Standbys = Standbys::MayLag, STANDBYS;
         /// Connections that read the store.
         read_connections: usize = 4, Count(1..=256);
         /// Connections to PostgreSQL that write what is no message: accounts, keys, acks. The embedded database has one for everything.
@@ -131,7 +145,8 @@ section! {
     Cluster as "cluster" {
         /// This node's name, in health and logs; no two nodes may have the same. Without one it is the machine's name and the port.
         node_id: String = String::new(), OptionalName;
-        /// How far this machine's clock may be from the database's before health says so.
+        /// How far this machine's clock may be from the database's. Past that health says so, and the node goes by the database's time: by a
+        /// clock that is ahead, messages would have expired before they were read.
         max_clock_difference: Duration = secs(5), Time(millis(100)..=hours(1));
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use martlet_storage::{DbConfig, Place};
 
-use super::sections::{Config, Durability, Storage};
+use super::sections::{Config, Durability, Standbys, Storage};
 
 /// Name of the database in the data directory.
 const DATABASE_FILE: &str = "martlet.db";
@@ -44,9 +44,14 @@ impl Config {
             Durability::Full => martlet_storage::Durability::Full,
             Durability::Normal => martlet_storage::Durability::Normal,
         };
+        let standbys = match storage.standbys {
+            Standbys::MayLag => martlet_storage::Standbys::MayLag,
+            Standbys::Synchronous => martlet_storage::Standbys::Synchronous,
+        };
         DbConfig {
             place,
             durability,
+            standbys,
             read_connections: storage.read_connections,
             write_connections: storage.write_connections,
             commit_connections: self.commit_writers(),

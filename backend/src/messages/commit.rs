@@ -28,6 +28,7 @@ use crate::{
     clock::Clock,
     config::Config,
     streams::{LiveEntry, LiveItem, Published, Streams},
+    vital,
 };
 
 /// Between two tries to reach a store that is away.
@@ -74,7 +75,9 @@ impl Committer {
         for number in 0..parts.config.commit_writers() {
             let (queue, jobs) = mpsc::channel(parts.config.messages.send_queue);
             let worker = Worker::new(parts, jobs);
-            let thread = thread::Builder::new().name(format!("commit-{number}")).spawn(move || worker.run())?;
+            let thread = thread::Builder::new()
+                .name(format!("commit-{number}"))
+                .spawn(move || vital::run("a commit thread", || worker.run()))?;
             started.queues.push(queue);
             started.threads.lock().push(thread);
         }

@@ -3,7 +3,10 @@
 
 use std::collections::HashMap;
 
-use martlet_storage::{Db, DeviceKey, StorageError, mailbox};
+use martlet_storage::{
+    Db, DeviceKey, StorageError,
+    mailbox::{self, Ack},
+};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -13,16 +16,16 @@ const FLUSH_AT_DEVICES: usize = 4096;
 /// The newest unwritten ack of each device.
 #[derive(Default)]
 pub(super) struct Acks {
-    waiting: Mutex<HashMap<DeviceKey, u64>>,
+    waiting: Mutex<HashMap<DeviceKey, Ack>>,
     /// Woken when there is enough to write at once.
     pub(super) enough: Notify,
 }
 
 impl Acks {
-    pub(super) fn add(&self, device_key: DeviceKey, seq: u64) {
+    pub(super) fn add(&self, ack: Ack) {
         let count = {
             let mut waiting = self.waiting.lock();
-            raise(&mut waiting, device_key, seq);
+            raise(&mut waiting, ack);
             waiting.len()
         };
         if count >= FLUSH_AT_DEVICES {
@@ -36,14 +39,14 @@ impl Acks {
         if taken.is_empty() {
             return Ok(());
         }
-        let mut acks: Vec<(DeviceKey, u64)> = taken.into_iter().collect();
-        acks.sort_unstable_by_key(|(device_key, _)| *device_key);
+        let mut acks: Vec<Ack> = taken.into_values().collect();
+        acks.sort_unstable_by_key(|ack| ack.device_key);
         let written = acks.clone();
         let result = db.write(move |conn| mailbox::apply_acks(conn, &written)).await;
         if let Err(error) = result {
             let mut waiting = self.waiting.lock();
-            for (device_key, seq) in acks {
-                raise(&mut waiting, device_key, seq);
+            for ack in acks {
+                raise(&mut waiting, ack);
             }
             return Err(error);
         }
@@ -51,23 +54,60 @@ impl Acks {
     }
 }
 
-fn raise(waiting: &mut HashMap<DeviceKey, u64>, device_key: DeviceKey, seq: u64) {
-    let place = waiting.entry(device_key).or_insert(seq);
-    *place = seq.max(*place);
+/// A newer epoch outweighs any number of an older one.
+fn raise(waiting: &mut HashMap<DeviceKey, Ack>, ack: Ack) {
+    let place = waiting.entry(ack.device_key).or_insert(ack);
+    if (place.epoch, place.seq) < (ack.epoch, ack.seq) {
+        *place = ack;
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use martlet_storage::DbConfig;
+
     use super::*;
 
     #[test]
     fn only_the_highest_ack_of_a_device_waits() {
         let acks = Acks::default();
+        let ack = |device, epoch, seq| Ack { device_key: DeviceKey(device), epoch, seq };
         for seq in [3, 7, 5] {
-            acks.add(DeviceKey(1), seq);
+            acks.add(ack(1, 1, seq));
         }
-        acks.add(DeviceKey(2), 1);
+        acks.add(ack(2, 1, 1));
+        acks.add(ack(3, 2, 1));
+        acks.add(ack(3, 1, 9));
         let waiting = acks.waiting.lock();
-        assert_eq!((waiting.len(), waiting[&DeviceKey(1)]), (2, 7));
+        assert_eq!((waiting.len(), waiting[&DeviceKey(1)].seq), (3, 7));
+        assert_eq!(waiting[&DeviceKey(3)], ack(3, 2, 1), "a number of an older epoch is of other entries");
+    }
+
+    #[tokio::test]
+    async fn acks_that_could_not_be_written_wait() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = DbConfig::new(folder.path().join("martlet.db"));
+        config.wait = Duration::from_millis(20);
+        let (db, other) = (Db::open(&config).expect("opens"), Db::open(&config).expect("opens"));
+        let acks = Acks::default();
+        acks.add(Ack { device_key: DeviceKey(1), epoch: 1, seq: 7 });
+        let (locked, is_locked) = mpsc::sync_channel(1);
+        let (release, released) = mpsc::sync_channel::<()>(1);
+        let held = thread::spawn(move || {
+            other.write_blocking(|_| {
+                locked.send(()).expect("heard");
+                released.recv().expect("released");
+                Ok::<_, StorageError>(())
+            })
+        });
+        is_locked.recv().expect("locked");
+        assert!(matches!(acks.flush(&db).await, Err(StorageError::Busy)));
+        assert_eq!(acks.waiting.lock()[&DeviceKey(1)].seq, 7);
+        release.send(()).expect("held");
+        held.join().expect("joined").expect("written");
+        acks.flush(&db).await.expect("written");
+        assert!(acks.waiting.lock().is_empty());
     }
 }

@@ -9,7 +9,9 @@ use martlet_protocol::{
     wire::{self, control_entry::Event},
 };
 use martlet_storage::{
-    DeviceKey, StorageError, accounts, control, devices,
+    DeviceKey, StorageError, accounts,
+    control::{self, Position},
+    devices,
     planted::{self, Bug},
 };
 
@@ -20,27 +22,35 @@ const BATCH: u32 = 500;
 
 impl Inner {
     /// Where the follower begins: what was before can't be in any cache of a process that only starts.
-    pub(super) async fn control_head(&self) -> Result<u64, StorageError> {
+    pub(super) async fn control_position(&self) -> Result<Position, StorageError> {
         let since = Moment::now(&self.clock);
-        let head = self.db.read(control::head).await?;
+        let position = self.db.read(control::position).await?;
         self.gate.checked(since);
-        Ok(head)
+        Ok(position)
     }
 
-    /// Acts on everything after `seq` and returns the new position.
-    pub(super) async fn follow_control(&self, mut seq: u64) -> Result<u64, StorageError> {
+    /// Acts on everything after the position and returns the new one.
+    pub(super) async fn follow_control(&self, Position { epoch, mut seq }: Position) -> Result<Position, StorageError> {
         loop {
             let since = Moment::now(&self.clock);
-            let (entries, head) = self
+            let (entries, now) = self
                 .db
-                .read(move |conn| Ok::<_, StorageError>((control::after(conn, seq, BATCH)?, control::head(conn)?)))
+                .read(move |conn| Ok::<_, StorageError>((control::after(conn, seq, BATCH)?, control::position(conn)?)))
                 .await?;
+            let head = now.seq;
             let swept = match entries.first() {
                 Some((first, _)) => *first != seq + 1,
                 None => head > seq,
             };
+            if now.epoch != epoch {
+                // Numbers of the streams begin anew, for devices too; and what was revoked may be valid again.
+                self.forget_all("the store is another one than before");
+                self.subscribers.set_epoch(now.epoch);
+                self.gate.checked(since);
+                return Ok(now);
+            }
             if swept {
-                self.forget_all();
+                self.forget_all("the control stream was swept past this node");
                 seq = head;
             }
             for (at, entry) in entries {
@@ -49,7 +59,7 @@ impl Inner {
             }
             if seq >= head {
                 self.gate.checked(since);
-                return Ok(seq);
+                return Ok(Position { epoch, seq });
             }
         }
     }
@@ -76,9 +86,10 @@ impl Inner {
         Ok(())
     }
 
-    /// This process slept for longer than control entries are kept: nothing that it remembers can be trusted, no socket either.
-    fn forget_all(&self) {
-        tracing::warn!("the control stream was swept past this node: all caches are emptied, all sockets closed");
+    /// This process slept for longer than control entries are kept, or the store is no longer what it was: nothing that it remembers can
+    /// be trusted, no socket either.
+    fn forget_all(&self, why: &'static str) {
+        tracing::warn!(why, "all caches are emptied, all sockets closed");
         for callback in self.lost_callbacks.read().iter() {
             callback();
         }

@@ -72,7 +72,9 @@ impl Mailboxes {
         if self.db.has_replicas() {
             let turn = self.replica_turn.fetch_add(1, Ordering::Relaxed);
             match self.db.read_replica(turn, move |conn| read_range(conn, &query)).await {
-                Ok(Some(range)) if range.head_seq >= known_head => return Ok(Some(range)),
+                Ok(Some(range)) if range.head_seq >= known_head && range.epoch >= self.db.newest_epoch() => {
+                    return Ok(Some(range));
+                }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(reason = error.reason(), "a replica could not be read; the primary is"),
             }

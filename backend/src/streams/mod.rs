@@ -15,7 +15,10 @@ mod tasks;
 use std::{sync::Arc, time::Duration};
 
 use martlet_protocol::{problem::close, wire};
-use martlet_storage::{Db, DeviceKey, StorageError, mailbox::MailboxState};
+use martlet_storage::{
+    Db, DeviceKey, StorageError,
+    mailbox::{Ack, MailboxState},
+};
 use parking_lot::{Mutex, RwLock};
 use tokio::{
     sync::{Notify, watch},
@@ -28,6 +31,7 @@ use crate::{
     config::Config,
     relay::{self, Relay},
     subscribers::Subscribers,
+    vital,
 };
 use acks::Acks;
 use gate::{Gate, Moment};
@@ -107,18 +111,27 @@ impl Streams {
     /// # Errors
     /// [`StorageError`] if the control stream can't be read.
     pub async fn start(&self) -> Result<(), StorageError> {
-        let head = self.0.control_head().await?;
+        let position = self.0.control_position().await?;
+        self.0.subscribers.set_epoch(position.epoch);
         let stop = self.0.stop.subscribe();
         let mut tasks = self.0.tasks.lock();
-        tasks.push(tokio::spawn(tasks::follow_control(self.0.clone(), head, stop.clone())));
-        tasks.push(tokio::spawn(tasks::write_acks(self.0.clone(), stop.clone())));
-        tasks.push(tokio::spawn(tasks::sweep(self.0.clone(), stop)));
+        tasks.push(vital::spawn(
+            "the follower of the control stream",
+            tasks::follow_control(self.0.clone(), position, stop.clone()),
+        ));
+        tasks.push(vital::spawn("the writer of acks", tasks::write_acks(self.0.clone(), stop.clone())));
+        tasks.push(vital::spawn("the sweeper", tasks::sweep(self.0.clone(), stop)));
         self.0.relay.start();
         Ok(())
     }
 
     /// Hands over what was committed, in commit order. Never blocks; what can't be handed over is read from the store later.
     pub fn publish(&self, entries: Vec<Published>) {
+        if self.0.db.newest_epoch() > self.0.subscribers.epoch() {
+            // They were committed in a store that was found to be another one a moment ago. Nobody must get them by the old numbers; all
+            // sockets are about to be closed, and their devices will read these from the store.
+            return;
+        }
         self.0.relay.publish(entries.into_iter().map(|published| published.entry));
     }
 
@@ -179,8 +192,8 @@ impl Streams {
     }
 
     /// The device has safely stored everything up to `seq`. Written within `mailbox.ack_flush_interval`.
-    pub fn acked(&self, device_key: DeviceKey, seq: u64) {
-        self.0.acks.add(device_key, seq);
+    pub fn acked(&self, ack: Ack) {
+        self.0.acks.add(ack);
     }
 
     /// Where the device's mailbox stands; `None` if it has none (any more).

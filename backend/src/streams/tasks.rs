@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use martlet_storage::{StorageError, mailbox, sweep};
+use martlet_storage::{StorageError, control::Position, mailbox, sweep};
 use tokio::{sync::watch, time};
 
 use super::Inner;
@@ -18,7 +18,7 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(20);
 /// Ends when the node stops.
 pub(super) type Stop = watch::Receiver<bool>;
 
-pub(super) async fn follow_control(inner: Arc<Inner>, mut seq: u64, mut stop: Stop) {
+pub(super) async fn follow_control(inner: Arc<Inner>, mut position: Position, mut stop: Stop) {
     loop {
         tokio::select! {
             () = inner.control_changed.notified() => {}
@@ -26,8 +26,8 @@ pub(super) async fn follow_control(inner: Arc<Inner>, mut seq: u64, mut stop: St
             () = time::sleep(CONTROL_INTERVAL) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        match inner.follow_control(seq).await {
-            Ok(reached) => seq = reached,
+        match inner.follow_control(position).await {
+            Ok(reached) => position = reached,
             // The gate stays closed until it works again; entries seen twice do no harm.
             Err(error) => tracing::warn!(%error, "the control stream could not be followed"),
         }

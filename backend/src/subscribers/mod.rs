@@ -7,7 +7,10 @@ mod changes;
 mod inbox;
 mod registry;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use martlet_protocol::{problem::close, wire};
@@ -89,6 +92,8 @@ pub struct Subscribers {
     inboxes: Vec<OnceLock<Arc<Inbox>>>,
     /// If somebody wants to know who comes and goes.
     changes: OnceLock<Arc<Changes>>,
+    /// Of the store, by whose numbers those who read here count.
+    epoch: AtomicU64,
 }
 
 impl Default for Subscribers {
@@ -102,7 +107,18 @@ impl Subscribers {
     #[must_use]
     pub fn new() -> Self {
         let inboxes = (0..MAX_WORKERS).map(|_| OnceLock::new()).collect();
-        Self { registry: Registry::default(), inboxes, changes: OnceLock::new() }
+        Self { registry: Registry::default(), inboxes, changes: OnceLock::new(), epoch: AtomicU64::new(0) }
+    }
+
+    /// The store's epoch: `seq` of another one must not reach anybody here.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// It has changed. Everybody who reads by the old one must have been told to close before.
+    pub fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::SeqCst);
     }
 
     /// Who comes and goes from here on. All callers get the same, which has one reader.

@@ -12,6 +12,7 @@ use std::{
 
 use bytes::BytesMut;
 use martlet_protocol::{problem::close, wire::node_frame};
+use martlet_storage::mailbox::Ack;
 use tokio::{
     sync::{Notify, Semaphore},
     task::{spawn_local, yield_now},
@@ -29,6 +30,7 @@ use super::{
 use crate::{
     services::Services,
     subscribers::{Inbox, Item, SubscriberId},
+    vital,
 };
 
 /// How long a client may take to answer a close frame.
@@ -213,7 +215,10 @@ impl Worker {
                 Output::Frame(frame) => connection.subprotocol.encode(&frame, state.outbox()),
                 Output::Item(item) => connection.subprotocol.encode_item(item, state.outbox()),
                 Output::Whisper(payload) => connection.subprotocol.encode_whisper(&payload, state.outbox()),
-                Output::Acked(seq) => self.services.streams.acked(connection.identity.device_key, seq),
+                Output::Acked(epoch, seq) => {
+                    let device_key = connection.identity.device_key;
+                    self.services.streams.acked(Ack { device_key, epoch, seq });
+                }
                 Output::Read(after_seq) => drop(spawn_local(self.clone().read_range(connection.clone(), after_seq))),
                 Output::Tick(delay) => drop(spawn_local(self.clone().tick_later(connection.clone(), delay))),
                 Output::Close(code) => {
@@ -359,14 +364,7 @@ impl Worker {
     }
 }
 
-/// Runs a loop that must not end before its thread does. If it panics, sockets would stay open and get nothing: the process ends, so that
-/// its supervisor starts it anew and clients come back.
+/// Runs a loop on this thread that must not end before the process does.
 fn keep_up(run: impl Future<Output = ()> + 'static) {
-    let running = spawn_local(run);
-    spawn_local(async move {
-        if running.await.is_err_and(|error| error.is_panic()) {
-            tracing::error!("a worker's loop panicked; the process ends");
-            std::process::abort();
-        }
-    });
+    spawn_local(vital::watch("a worker's loop", spawn_local(run)));
 }

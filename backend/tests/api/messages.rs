@@ -170,3 +170,17 @@ async fn sends_per_device_are_limited() {
     assert!(problem.retry_after_ms.is_some_and(|ms| ms <= 1_001));
     node.stop().await;
 }
+
+/// The answer was lost, and in the meantime the send would be refused: a refusal would make the sender write it a second time.
+#[tokio::test]
+async fn a_retry_gets_its_first_answer_though_the_devices_have_changed() {
+    let mut direct = Direct::start().await;
+    let message = direct.message();
+    let first: Accepted = direct.node.post(&direct.path(), &direct.ada.token, &message).await.ok(200);
+    direct.bob.link(&direct.node).await;
+    // The mismatch comes with one-time prekeys, so it changes their table.
+    direct.node.post(&direct.path(), &direct.ada.token, &direct.message()).await.refused(Code::Mismatch);
+    let again: Accepted = direct.node.post(&direct.path(), &direct.ada.token, &message).await.ok(200);
+    assert_eq!((again, direct.entries()), (first, 3));
+    direct.node.stop().await;
+}

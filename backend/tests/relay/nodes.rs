@@ -4,7 +4,12 @@ use martlet::{
     clock::Clock,
     config::{Config, SecretUrl, kib},
 };
-use martlet_protocol::{id::Blob, problem::close, wire::client_frame};
+use martlet_protocol::{
+    id::Blob,
+    problem::close,
+    rest::Accepted,
+    wire::{client_frame, node_frame::Frame},
+};
 use martlet_servers::{Database, Proxy, Redis};
 use martlet_storage::DatabaseUrl;
 use tempfile::TempDir;
@@ -16,8 +21,18 @@ use crate::{
 
 struct Nodes {
     nodes: Vec<TestNode>,
-    _database: Database,
-    _secret: TempDir,
+    database: Database,
+    secret: TempDir,
+}
+
+fn settle(config: &mut Config, database_url: &str, secret: &TempDir, number: usize, redis_url: &str) {
+    config.storage.database_url = DatabaseUrl::new(database_url);
+    config.storage.durability = martlet::config::Durability::Normal;
+    config.storage.secret_file = Some(secret.path().join("node.secret"));
+    config.cluster.node_id = format!("node-{number}");
+    config.relay.redis_url = Some(SecretUrl::new(redis_url));
+    // Whatever comes, comes by the relay or by what the relay has done.
+    config.socket.head_check_interval = std::time::Duration::from_secs(600);
 }
 
 /// Of its own: what nodes with another secret say would be counted by the relays of other tests.
@@ -34,18 +49,23 @@ impl Nodes {
         let mut nodes = Vec::new();
         for (number, url) in urls.iter().enumerate() {
             let start = TestNode::start_at(Clock::System, |config| {
-                config.storage.database_url = DatabaseUrl::new(&database_url);
-                config.storage.durability = martlet::config::Durability::Normal;
-                config.storage.secret_file = Some(secret.path().join("node.secret"));
-                config.cluster.node_id = format!("node-{number}");
-                config.relay.redis_url = Some(SecretUrl::new(url));
-                // Whatever comes, comes by the relay or by what the relay has done.
-                config.socket.head_check_interval = std::time::Duration::from_secs(600);
+                settle(config, &database_url, &secret, number, url);
                 change(config);
             });
             nodes.push(start.await);
         }
-        Self { nodes, _database: database, _secret: secret }
+        Self { nodes, database, secret }
+    }
+
+    /// One more, with a clock of its own that it does not keep to.
+    async fn start_another(&self, clock: Clock, url: &str, change: fn(&mut Config)) -> TestNode {
+        let database_url = self.database.url().expect("an address");
+        let node = TestNode::start_at(clock, |config| {
+            config.cluster.max_clock_difference = std::time::Duration::from_secs(5);
+            settle(config, &database_url, &self.secret, self.nodes.len(), url);
+            change(config);
+        });
+        node.await
     }
 }
 
@@ -122,4 +142,34 @@ async fn with_redis_cut_off_devices_on_other_nodes_still_get_their_messages() {
         send(&mut sender).await;
         assert_eq!(receiver.entry().await.seq, seq);
     }
+}
+
+/// By its own clock every message would have expired, and its first sweep, which comes at once, would end them.
+#[tokio::test]
+async fn a_node_whose_clock_is_ahead_ends_no_message() {
+    let (redis, _folder) = own_redis();
+    let nodes = Nodes::start(&[redis.url()], |_| {}).await;
+    let right = &nodes.nodes[0];
+    let (alice, bob) = (TestDevice::register(right, "alice").await, TestDevice::register(right, "bob").await);
+    let id = alice.create(right, &alice.direct_with(right, &bob)).await.conversation_id;
+    for content_bytes in [100, 50_000] {
+        let mut message = alice.message(1, &[&bob]);
+        message.content = Blob::from(vec![7; content_bytes]);
+        let _: Accepted = right.post(&TestDevice::messages_path(&id), &alice.token, &message).await.ok(200);
+    }
+    let (ahead, url) = (Clock::manual(right.now_ms() + 40 * 86_400_000), redis.url());
+    let wrong = nodes.start_another(ahead, &url, |config| {
+        config.mailbox.sweep_interval = std::time::Duration::from_secs(1);
+    });
+    let wrong = wrong.await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    for node in [right, &wrong] {
+        let (_bob, frames) = Client::resumed(node, &bob, None).await;
+        let whole = matches!(&frames[..], [Frame::Entry(_), Frame::Entry(large)] if large.content.len() == 50_000);
+        assert!(whole, "{frames:?}");
+    }
+    crate::harness::eventually("health names it", || async {
+        wrong.running().services().health.report().reasons.contains_key("clock")
+    })
+    .await;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use martlet_protocol::{
     problem::close,
-    rest::RevokeRequest,
+    rest::{ClaimAccount, ClaimAnswer, ClaimRequest, RevokeRequest},
     wire::{client_frame, node_frame::Frame},
 };
 use tokio::time::{Instant, timeout};
@@ -156,4 +156,40 @@ async fn sends_under_way_are_answered_before_the_node_stops() {
     assert_eq!(waiting, [0; 0], "each was accepted or refused");
     drop(alice);
     timeout(Duration::from_secs(10), stopping).await.expect("in time").expect("it stops");
+}
+
+#[tokio::test]
+async fn a_node_that_missed_control_entries_closes_all_sockets() {
+    let world = World::new().await;
+    let (mut bob, _) = Client::resumed(&world.node, &world.bob, None).await;
+    // As if so many had come and been swept while the node slept.
+    world.node.store().execute("UPDATE control_heads SET head_seq = head_seq + 5");
+    assert_eq!(bob.close_code().await, close::GOING_AWAY);
+    drop(Client::resumed(&world.node, &world.bob, None).await);
+}
+
+#[tokio::test]
+async fn a_store_that_is_another_one_than_before_closes_all_sockets() {
+    let world = World::new().await;
+    let (mut alice, _) = Client::connect(&world.node, &world.alice, PROTO).await;
+    let (mut bob, _) = Client::resumed(&world.node, &world.bob, None).await;
+    world.send_many(&mut alice, 3, 300).await;
+    for seq in 1..=3 {
+        assert_eq!(bob.entry().await.seq, seq);
+    }
+    world.node.store().execute("UPDATE store SET epoch = epoch + 1");
+    assert_eq!(bob.close_code().await, close::GOING_AWAY);
+    let (_bob, entries) = Client::resumed(&world.node, &world.bob, None).await;
+    assert_eq!(entries.len(), 3, "what was not acknowledged is there by its new numbers");
+}
+
+#[tokio::test]
+async fn a_hello_comes_again_when_claims_have_made_the_stock_low() {
+    let world = World::with(|config| config.prekeys.low_water = 5).await;
+    let (mut bob, hello) = Client::connect(&world.node, &world.bob, PROTO).await;
+    assert!(!hello.prekeys.expect("a stock").low);
+    let account = ClaimAccount { account_id: world.bob.account_id, known_n: 1, device_ids: Vec::new() };
+    let request = ClaimRequest { accounts: vec![account] };
+    let _: ClaimAnswer = world.node.post("/v1/bundles", &world.alice.token, &request).await.ok(200);
+    assert!(matches!(bob.frame().await, Frame::Hello(hello) if hello.prekeys.as_ref().is_some_and(|stock| stock.low)));
 }

@@ -33,7 +33,8 @@ pub fn of_postgres(database: &Database) -> Rows {
         let text = |(column, is_bytes): &(String, bool)| match (column.as_str(), is_bytes) {
             ("content_key", _) => format!("coalesce((content_key & {BELOW_WEEK})::text, '-')"),
             (_, true) => format!("coalesce(upper(encode({column}, 'hex')), '-')"),
-            (_, false) => format!("coalesce({column}::text, '-')"),
+            // An empty text would vanish at a line's end.
+            (_, false) => format!("coalesce(nullif({column}::text, ''), '-')"),
         };
         let list: Vec<String> = columns.iter().map(text).collect();
         database.query(&format!("SELECT {} FROM {table}", list.join(" || ' ' || "))).expect("the rows")
@@ -53,7 +54,7 @@ pub fn of_sqlite(file: &Path, tables: &BTreeMap<String, Vec<(String, bool)>>) ->
     let mut read = |table: &str, columns: &[(String, bool)]| {
         let text = |(column, is_bytes): &(String, bool)| match is_bytes {
             true => format!("CASE WHEN {column} IS NULL THEN '-' ELSE hex({column}) END"),
-            false => format!("coalesce(CAST({column} AS TEXT), '-')"),
+            false => format!("coalesce(nullif(CAST({column} AS TEXT), ''), '-')"),
         };
         let list: Vec<String> = columns.iter().map(text).collect();
         let rows: Vec<Text> = sql_query(format!("SELECT {} AS text FROM {table}", list.join(" || ' ' || ")))

@@ -102,6 +102,8 @@ pub(super) async fn serve(
         unacked: 0,
         ack_at: None,
         retry_after: None,
+        upkeep_at: None,
+        upkeep_backoff: Backoff::default(),
         upkeep_stock: None,
     };
     match connection.run(stopped, ready, backoff, uplink).await {
@@ -131,6 +133,9 @@ struct Connection<'a> {
     retry_after: Option<Duration>,
     /// One-time prekeys that a hello counted, if upkeep is due.
     upkeep_stock: Option<usize>,
+    /// Upkeep failed, and is tried again then.
+    upkeep_at: Option<Instant>,
+    upkeep_backoff: Backoff,
 }
 
 impl Connection<'_> {
@@ -152,7 +157,7 @@ impl Connection<'_> {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let ack_at = self.ack_at;
+            let (ack_at, upkeep_at) = (self.ack_at, self.upkeep_at);
             tokio::select! {
                 frame = self.stream.next(SILENCE) => {
                     if self.take_burst(frame?, ready).await? {
@@ -162,13 +167,14 @@ impl Connection<'_> {
                 Some(submission) = self.submissions.recv() => self.submit(submission).await?,
                 () = sleep_until(ack_at) => self.ack().await?,
                 _ = upkeep.tick() => self.upkeep().await?,
+                () = sleep_until(upkeep_at) => self.upkeep().await?,
                 _ = stopped.changed() => {
                     self.ack().await?;
                     self.sink.close().await;
                     return Ok(());
                 }
             }
-            if self.upkeep_stock.is_some() {
+            if self.upkeep_stock.is_some() && self.upkeep_at.is_none() {
                 self.upkeep().await?;
             }
         }
@@ -345,13 +351,29 @@ impl Connection<'_> {
     }
 
     /// Prekeys and the token. What fails for now is tried again with the next hello or in an hour.
+    /// What fails and may work later is tried again after a while: a device without one-time prekeys on the server is worse off for as
+    /// long as that lasts.
     async fn upkeep(&mut self) -> Result<(), End> {
         let stock = self.upkeep_stock.take();
         match self.client.upkeep(stock).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.upkeep_at = None;
+                self.upkeep_backoff.reset();
+                Ok(())
+            }
             Err(error @ ClientError::Store(_)) => Err(error.into()),
+            Err(error @ ClientError::Problem(_)) if error.retry_after_ms().is_none() => {
+                tracing::warn!(%error, "upkeep was refused");
+                self.upkeep_at = None;
+                Ok(())
+            }
             Err(error) => {
-                tracing::warn!(%error, "upkeep has to wait");
+                // A newer hello may have counted anew meanwhile.
+                self.upkeep_stock = self.upkeep_stock.or(stock);
+                let own = self.client.device(|device| self.upkeep_backoff.next(device.rng()));
+                let pause = error.retry_after_ms().map_or(own, |ms| own.max(Duration::from_millis(ms)));
+                tracing::warn!(%error, ?pause, "upkeep has to wait");
+                self.upkeep_at = Some(deadline(pause));
                 Ok(())
             }
         }

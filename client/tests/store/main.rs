@@ -217,3 +217,20 @@ fn a_store_holds_one_device() {
     let device = Device::open(file(folder.path(), "p").unwrap(), Clock::System, rng(5)).unwrap();
     assert_eq!(device.device_id(), id);
 }
+
+/// A failover to a standby that lagged, and the device dies before it has read anything by the new numbers.
+#[test]
+fn a_mailbox_that_is_numbered_anew_is_read_anew_and_repeats_nothing() {
+    let mut scene = Scene::new();
+    let entry = scene.entry("hello");
+    scene.reader().receive(&entry).unwrap();
+    scene.reader().commit().unwrap();
+    let mailbox = Some(wire::MailboxState { epoch: 6, head_seq: 1, acked_seq: 0 });
+    let advice = scene.reader().on_hello(&wire::Hello { mailbox, ..wire::Hello::default() }).unwrap();
+    assert!(matches!(advice.events[..], [Event::StreamRestarted]));
+    scene.crash();
+    assert_eq!(scene.cursor(), 0);
+    assert!(scene.reader().receive(&entry).unwrap().is_empty(), "it was read");
+    let other = wire::MailboxEntry { seq: 2, ..scene.entry("other") };
+    assert!(is_message(&scene.reader().receive(&other).unwrap()));
+}

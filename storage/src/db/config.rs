@@ -9,6 +9,8 @@ pub struct DbConfig {
     pub place: Place,
     /// What a loss of power may take.
     pub durability: Durability,
+    /// How a failover is to be taken. SQLite has none.
+    pub standbys: Standbys,
     /// Connections that read, at least 1.
     pub read_connections: usize,
     /// Connections that write, at least 1. SQLite has one whatever this says.
@@ -88,6 +90,7 @@ impl DbConfig {
         Self {
             place,
             durability: Durability::Full,
+            standbys: Standbys::MayLag,
             read_connections: 4,
             write_connections: 4,
             commit_connections: 1,
@@ -106,6 +109,16 @@ pub enum Durability {
     /// What was committed since the last checkpoint, answered messages included (SQLite: `synchronous=NORMAL`; PostgreSQL: whatever its
     /// own settings allow).
     Normal,
+}
+
+/// What a standby of PostgreSQL may lack when it is promoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standbys {
+    /// What was answered last. After a failover devices read their mailboxes anew.
+    #[default]
+    MayLag,
+    /// Nothing: every commit waits until the standby that will be promoted has it (`synchronous_standby_names`).
+    Synchronous,
 }
 
 /// How a store's schema stands to the migrations that this release knows.

@@ -9,7 +9,17 @@ use super::{
     conn::on,
     convert::{read_message, read_u64, store_u64},
     schema::{control_entries, control_heads},
+    store,
 };
+
+/// Where the control stream stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The store's. If it changes, the stream's numbering is another one.
+    pub epoch: u64,
+    /// The last `seq`.
+    pub seq: u64,
+}
 
 /// The last `seq`.
 ///
@@ -18,6 +28,14 @@ use super::{
 pub fn head(conn: &mut Conn) -> Result<u64, StorageError> {
     let head: Option<i64> = on!(conn, c => control_heads::table.select(control_heads::head_seq).first(c).optional())?;
     read_u64(head.ok_or(NO_HEAD)?)
+}
+
+/// The last `seq`, and of which numbering it is.
+///
+/// # Errors
+/// [`StorageError`] if a query fails.
+pub fn position(conn: &mut Conn) -> Result<Position, StorageError> {
+    Ok(Position { epoch: read_u64(store::epoch(conn)?)?, seq: head(conn)? })
 }
 
 const NO_HEAD: StorageError = StorageError::Inconsistent("the control stream has no head");

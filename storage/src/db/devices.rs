@@ -11,6 +11,7 @@ use super::{
     error::expect_rows,
     locks, prekeys,
     schema::{devices, mailbox_acks, mailbox_heads},
+    store,
 };
 
 /// Whether a device is served.
@@ -162,8 +163,9 @@ pub(super) fn insert(
 ) -> Result<DeviceKey, InsertError> {
     let device_key = insert_row(conn, account_key, new)?.ok_or(InsertError::IdTaken)?;
     insert_mailbox(conn, device_key, list_n)?;
+    let epoch = store::epoch(conn)?;
     for prekey in std::iter::once(&new.signed_prekey).chain(&new.one_time_prekeys) {
-        match prekeys::put(conn, device_key, prekey)? {
+        match prekeys::put(conn, device_key, prekey, epoch)? {
             prekeys::Put::Added => {}
             prekeys::Put::Same | prekeys::Put::Reused => return Err(InsertError::PrekeyIdReused),
         }

@@ -37,11 +37,18 @@ pub mod tickets;
 pub mod tokens;
 pub mod transfer;
 
-use std::{panic, sync::Arc, time::Duration};
+use std::{
+    panic,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{task, time};
 
-pub use config::{DatabaseUrl, DbConfig, Durability, Place, SchemaState};
+pub use config::{DatabaseUrl, DbConfig, Durability, Place, SchemaState, Standbys};
 pub use conn::Conn;
 pub use error::StorageError;
 pub use keys::{AccountKey, ContentKey, ConversationKey, DeviceKey};
@@ -65,6 +72,8 @@ struct Inner {
     /// For the threads that commit sends. On SQLite the same as `writes`.
     commits: Arc<Pool>,
     config: DbConfig,
+    /// The highest epoch of the store that a connection has found when it was opened. SQLite: 0.
+    newest_epoch: Arc<AtomicU64>,
 }
 
 impl Db {
@@ -107,6 +116,13 @@ impl Db {
     #[must_use]
     pub fn is_shared(&self) -> bool {
         matches!(self.inner.config.place, Place::Postgres { .. })
+    }
+
+    /// The store's epoch as far as this process's connections know it, so that nobody who writes over one of them is unaware that the
+    /// database is another than before. 0 where there are no connections that break.
+    #[must_use]
+    pub fn newest_epoch(&self) -> u64 {
+        self.inner.newest_epoch.load(Ordering::SeqCst)
     }
 
     /// Runs the closure over one snapshot of the store, which it can't change.

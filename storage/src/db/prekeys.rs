@@ -13,6 +13,7 @@ use super::{
     convert::{read_message, read_u64, store_u64},
     error::expect_rows,
     schema::{devices, prekeys},
+    store,
 };
 
 /// What a device has left.
@@ -76,8 +77,9 @@ pub fn upload(
     max_one_time: u32,
     now_ms: u64,
 ) -> Result<Stock, UploadError> {
+    let epoch = store::epoch(conn)?;
     for prekey in signed_prekey.into_iter().chain(one_time_prekeys) {
-        let put = put(conn, device_key, prekey)?;
+        let put = put(conn, device_key, prekey, epoch)?;
         match (put, prekey.kind) {
             (Put::Reused, kind) => return Err(UploadError::IdReused { kind, key_id: prekey.key_id }),
             (Put::Added, PrekeyKind::Signed) => replace_signed(conn, device_key, prekey)?,
@@ -96,10 +98,12 @@ pub fn upload(
 /// # Errors
 /// [`StorageError::Inconsistent`] if there is no such device.
 pub fn stock(conn: &mut Conn, device_key: DeviceKey, now_ms: u64) -> Result<Stock, StorageError> {
+    let epoch = store::epoch(conn)?;
     let one_time: i64 = on!(conn, c => prekeys::table
         .filter(prekeys::device_key.eq(device_key))
         .filter(prekeys::kind.eq(stored_kind(PrekeyKind::OneTime)))
         .filter(prekeys::signed_prekey.is_not_null())
+        .filter(prekeys::store_epoch.eq(epoch))
         .filter(prekeys::not_after_ms.gt(store_u64(now_ms)))
         .count()
         .get_result(c))?;
@@ -118,10 +122,11 @@ pub fn stock(conn: &mut Conn, device_key: DeviceKey, now_ms: u64) -> Result<Stoc
 /// # Errors
 /// [`StorageError`] if a query fails.
 pub fn claim(conn: &mut Conn, wanted: &[Wanted], now_ms: u64) -> Result<Vec<Claimed>, StorageError> {
+    let epoch = store::epoch(conn)?;
     let mut claimed = Vec::with_capacity(wanted.len());
     for want in wanted {
         let Some(signed_prekey) = current_signed(conn, want.device_key)? else { continue };
-        let one_time_prekey = if want.one_time { take_one_time(conn, want.device_key, now_ms)? } else { None };
+        let one_time_prekey = if want.one_time { take_one_time(conn, want.device_key, epoch, now_ms)? } else { None };
         claimed.push(Claimed { device_key: want.device_key, signed_prekey, one_time_prekey });
     }
     Ok(claimed)
@@ -138,8 +143,13 @@ pub(super) enum Put {
     Reused,
 }
 
-/// Adds a prekey unless its id was used.
-pub(super) fn put(conn: &mut Conn, device_key: DeviceKey, prekey: &SignedPrekey) -> Result<Put, StorageError> {
+/// Adds a prekey unless its id was used. `epoch` is the store's.
+pub(super) fn put(
+    conn: &mut Conn,
+    device_key: DeviceKey,
+    prekey: &SignedPrekey,
+    epoch: i64,
+) -> Result<Put, StorageError> {
     let kind = stored_kind(prekey.kind);
     let key_id = i64::from(prekey.key_id);
     let added = on!(conn, c => diesel::insert_into(prekeys::table)
@@ -150,6 +160,7 @@ pub(super) fn put(conn: &mut Conn, device_key: DeviceKey, prekey: &SignedPrekey)
             prekeys::public_key.eq(prekey.public_key.as_bytes().as_slice()),
             prekeys::not_after_ms.eq(store_u64(prekey.not_after_ms)),
             prekeys::signed_prekey.eq(wire::SignedPrekey::from(prekey).encode_to_vec()),
+            prekeys::store_epoch.eq(epoch),
         ))
         .on_conflict_do_nothing()
         .execute(c))?;
@@ -190,12 +201,18 @@ fn current_signed(conn: &mut Conn, device_key: DeviceKey) -> Result<Option<Signe
 }
 
 /// Takes the oldest one out of the pool. Its id stays behind, so that it is never used again.
-fn take_one_time(conn: &mut Conn, device_key: DeviceKey, now_ms: u64) -> Result<Option<SignedPrekey>, StorageError> {
+fn take_one_time(
+    conn: &mut Conn,
+    device_key: DeviceKey,
+    epoch: i64,
+    now_ms: u64,
+) -> Result<Option<SignedPrekey>, StorageError> {
     let kind = stored_kind(PrekeyKind::OneTime);
     let oldest = prekeys::table
         .filter(prekeys::device_key.eq(device_key))
         .filter(prekeys::kind.eq(kind))
         .filter(prekeys::signed_prekey.is_not_null())
+        .filter(prekeys::store_epoch.eq(epoch))
         .filter(prekeys::not_after_ms.gt(store_u64(now_ms)))
         .order(prekeys::key_id)
         .select((prekeys::key_id, prekeys::signed_prekey))

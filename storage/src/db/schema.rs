@@ -8,6 +8,7 @@ table! {
         store_id -> Binary,
         epoch -> BigInt,
         secret_check -> Nullable<Binary>,
+        lineage -> Text,
     }
 }
 
@@ -82,6 +83,7 @@ table! {
         public_key -> Binary,
         not_after_ms -> BigInt,
         signed_prekey -> Nullable<Binary>,
+        store_epoch -> BigInt,
     }
 }
 

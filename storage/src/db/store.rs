@@ -34,3 +34,11 @@ pub fn bind_secret(conn: &mut Conn, secret_check: &[u8]) -> Result<(), StorageEr
         .execute(c))?;
     Ok(())
 }
+
+/// The store's part of every stream's epoch.
+///
+/// # Errors
+/// [`StorageError`] if the query fails.
+pub(super) fn epoch(conn: &mut Conn) -> Result<i64, StorageError> {
+    Ok(on!(conn, c => store::table.select(store::epoch).first(c))?)
+}

@@ -9,7 +9,7 @@ use std::{
 use martlet_servers::{Database, Proxy, shared_postgres};
 use martlet_storage::{DatabaseUrl, Db, DbConfig, Durability, Place, StorageError, accounts, mailbox, sends};
 
-use crate::common::{NOW_MS, NOW_S, RETENTION_S, ROOMY, Store, answer, append, bytes, fresh, seqs, short};
+use crate::common::{NOW_MS, NOW_S, RETENTION_S, ROOMY, Store, ack, answer, append, bytes, fresh, seqs, short};
 
 fn url(database: &Database) -> DatabaseUrl {
     DatabaseUrl::new(&database.url().expect("a server")).expect("an address")
@@ -44,7 +44,7 @@ fn nodes_that_write_at_once_neither_wait_for_each_other_nor_lose_a_number() {
                     let committed = outcomes.iter().filter(|o| matches!(o, sends::SendOutcome::Committed { .. }));
                     accepted.fetch_add(committed.count(), Ordering::Relaxed);
                     let acks: Vec<_> =
-                        a.devices.iter().chain(&c.devices).rev().map(|d| (*d, turn as u64 * 4)).collect();
+                        a.devices.iter().chain(&c.devices).rev().map(|d| ack(*d, turn as u64 * 4)).collect();
                     db.write_blocking(|conn| mailbox::apply_acks(conn, &acks)).expect("no deadlock");
                     db.write_blocking(|conn| mailbox::expire(conn, NOW_S, 50)).expect("no deadlock");
                 }

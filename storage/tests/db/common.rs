@@ -59,18 +59,17 @@ pub struct Store {
 
 pub enum Place {
     Folder(TempDir),
-    Database(Database),
+    /// By its address; of the shared server, unless a test has one of its own.
+    #[expect(dead_code, reason = "the second is held for its drop")]
+    Database(DatabaseUrl, Option<Database>),
 }
 
 impl Place {
     fn config(&self) -> DbConfig {
         match self {
             Self::Folder(folder) => DbConfig::new(folder.path().join("martlet.db")),
-            Self::Database(database) => {
-                let url = DatabaseUrl::new(&database.url().expect("a server")).expect("an address");
-                // The tests' server is not durable.
-                DbConfig { durability: Durability::Normal, ..DbConfig::postgres(url) }
-            }
+            // The tests' server is not durable.
+            Self::Database(url, _) => DbConfig { durability: Durability::Normal, ..DbConfig::postgres(url.clone()) },
         }
     }
 }
@@ -80,9 +79,18 @@ impl Store {
         assert!(BACKENDS.contains(&crate::BACKEND));
         let place = match crate::BACKEND {
             Backend::Sqlite => Place::Folder(tempfile::tempdir().expect("a temporary folder")),
-            Backend::Postgres => Place::Database(Database::create().expect("a database")),
+            Backend::Postgres => {
+                let database = Database::create().expect("a database");
+                let url = DatabaseUrl::new(&database.url().expect("a server")).expect("an address");
+                Place::Database(url, Some(database))
+            }
         };
-        let db = Db::open(&place.config()).expect("a new store opens");
+        Self::at(place)
+    }
+
+    /// The store may be there already.
+    pub fn at(place: Place) -> Self {
+        let db = Db::open(&place.config()).expect("the store opens");
         Self { db, place }
     }
 
@@ -201,7 +209,7 @@ impl Store {
     }
 
     pub fn ack(&self, device: DeviceKey, seq: u64) -> usize {
-        self.run(|conn| mailbox::apply_acks(conn, &[(device, seq)]))
+        self.run(|conn| mailbox::apply_acks(conn, &[ack(device, seq)]))
     }
 
     /// The whole mailbox after `seq`, at a time.
@@ -350,4 +358,9 @@ pub fn new_device() -> NewDevice {
         signed_prekey: prekey(PrekeyKind::Signed, 1),
         one_time_prekeys: one_time(1..4),
     }
+}
+
+/// Of a store as it is made.
+pub fn ack(device_key: DeviceKey, seq: u64) -> mailbox::Ack {
+    mailbox::Ack { device_key, epoch: 1, seq }
 }

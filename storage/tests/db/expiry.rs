@@ -96,3 +96,25 @@ fn many_alternating_markers_never_read_as_holes() {
         }
     }
 }
+
+/// Others kept what large messages point at for a shorter time than the messages.
+#[test]
+fn a_content_is_there_until_the_last_second_of_its_entry() {
+    let store = Store::new();
+    let account = store.register(2);
+    let talk = store.converse(&[&account]);
+    let (content, end) = (bytes::Bytes::from(vec![7; 10_000]), NOW_S + RETENTION_S);
+    store.run(|c| mailbox::keep_parts(c, NOW_S, RETENTION_S));
+    let mut send = talk.send(&[&account]);
+    send.content = Some(content.clone());
+    store.commit(&[send]);
+    for now_s in (NOW_S..end).step_by(43_200).chain([end - 1]) {
+        store.run(|c| mailbox::keep_parts(c, now_s, RETENTION_S));
+        store.run(|c| mailbox::expire(c, now_s, 100));
+        for device in &account.devices {
+            let items = store.read_at(*device, 0, now_s);
+            let whole = matches!(&items[..], [mailbox::Item::Entry { content: Some(read), .. }] if *read == content);
+            assert!(whole, "{} s before its end: {}", end - now_s, short(&items).join(", "));
+        }
+    }
+}

@@ -6,7 +6,7 @@ use martlet_storage::{
     sends::EntryBody,
 };
 
-use crate::common::{Account, Conversation, NOW_S, Store, query, short};
+use crate::common::{Account, Conversation, NOW_S, Store, ack, query, short};
 
 /// An account with one device that has entries 1 to `count`.
 fn filled(count: usize) -> (Store, Account, Conversation, DeviceKey) {
@@ -60,7 +60,7 @@ fn acks_are_monotone_and_end_at_the_head() {
     store.commit(&[talk.send(&[&account])]);
     assert_eq!(short(&store.read(device, 5)), ["e6"]);
     // Several of one device in a batch: the highest counts.
-    assert_eq!(store.run(|c| mailbox::apply_acks(c, &[(device, 6), (device, 1), (DeviceKey(7), 1)])), 1);
+    assert_eq!(store.run(|c| mailbox::apply_acks(c, &[ack(device, 6), ack(device, 1), ack(DeviceKey(7), 1)])), 1);
     assert_eq!(store.number("SELECT removed_entries FROM mailbox_acks"), 6);
     assert_eq!(store.number("SELECT a.removed_bytes - h.added_bytes FROM mailbox_acks a, mailbox_heads h"), 0);
 }
@@ -98,12 +98,12 @@ fn a_content_goes_with_its_last_entry() {
         .collect();
     store.commit(&batch);
     let [a, b, c] = account.devices[..] else { panic!("three devices") };
-    assert_eq!(store.run(|conn| mailbox::apply_acks(conn, &[(a, 3), (b, 2)])), 5);
+    assert_eq!(store.run(|conn| mailbox::apply_acks(conn, &[ack(a, 3), ack(b, 2)])), 5);
     assert_eq!(store.number("SELECT count(*) FROM contents"), 3);
     store.ack(c, 2);
     assert_eq!(store.number("SELECT count(*) FROM contents"), 1);
     assert_eq!(store.number("SELECT refs FROM contents"), 2);
-    assert_eq!(store.run(|conn| mailbox::apply_acks(conn, &[(b, 3), (c, 3)])), 2);
+    assert_eq!(store.run(|conn| mailbox::apply_acks(conn, &[ack(b, 3), ack(c, 3)])), 2);
     assert_eq!(store.number("SELECT count(*) FROM contents"), 0);
 }
 

@@ -6,6 +6,7 @@ mod cluster;
 mod common;
 mod conversations;
 mod expiry;
+mod failover;
 mod links;
 mod mailbox;
 mod model;

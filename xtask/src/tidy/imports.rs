@@ -40,12 +40,13 @@ pub const CRATES: &[Module] = &[
 ];
 
 /// What every module of the node may import, unless it is one of these: then those before it.
-pub const BENEATH: &[&str] = &["config", "clock", "health", "secrets", "limits"];
+pub const BENEATH: &[&str] = &["config", "clock", "vital", "health", "secrets", "limits"];
 
 /// The modules of the node, lowest first, and what each may import beside what is [`BENEATH`].
 pub const MODULES: &[Module] = &[
     module("config", &[], "what an operator can set"),
     module("clock", &[], "time and randomness, which everything else takes as arguments"),
+    module("vital", &[], "what must not end before the process does"),
     module("health", &[], "whether the node can do its work"),
     module("secrets", &[], "the keys that are kept outside the store"),
     module("limits", &[], "rates"),

@@ -23,6 +23,7 @@ use crate::subscribers::{LiveEntry, LiveItem};
 #[derive(Debug)]
 pub(super) struct Large {
     pub(super) device_key: DeviceKey,
+    pub(super) epoch: u64,
     pub(super) seq: u64,
     pub(super) entry_id: Bytes,
     pub(super) sealed: Bytes,
@@ -95,7 +96,9 @@ fn deliver(inner: &Inner, entries: Vec<Large>, content: Option<Bytes>) {
     let Some(content) = content else {
         return inner.subscribers.compare_heads(entries.iter().map(|large| large.device_key));
     };
-    inner.subscribers.deliver(entries.into_iter().map(|large| {
+    // Reading took a while, in which the store may have become another one.
+    let current = entries.into_iter().filter(|large| large.epoch == inner.subscribers.epoch());
+    inner.subscribers.deliver(current.map(|large| {
         let Large { device_key, seq, entry_id, sealed, .. } = large;
         let item = LiveItem::Entry(wire::MailboxEntry { seq, entry_id, sealed, content: content.clone() });
         Arc::new(LiveEntry { device_key, seq, item })
@@ -180,6 +183,7 @@ mod tests {
         let contents = Contents::new(1000);
         let large = |bytes: usize| Large {
             device_key: DeviceKey(1),
+            epoch: 1,
             seq: 1,
             entry_id: Bytes::new(),
             sealed: Bytes::from(vec![0; bytes]),

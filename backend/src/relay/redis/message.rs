@@ -175,7 +175,7 @@ mod tests {
         let entry = wire::MailboxEntry { seq: 3, sealed: Bytes::from_static(b"sealed"), ..Default::default() };
         let item = Some(wire::relay_entry::Item::Entry(entry));
         vec![
-            Body::Entries(wire::RelayEntries { entries: vec![wire::RelayEntry { item }] }),
+            Body::Entries(wire::RelayEntries { entries: vec![wire::RelayEntry { item }], epoch: 1 }),
             Body::Claim(wire::RelayClaim { connected_at_ms: 5, tie: 6, age_ms: 7 }),
             Body::ControlHint,
             Body::Whisper(wire::RelayWhisper { expires_at_ms: 8, payload: Bytes::from_static(b"typing") }),

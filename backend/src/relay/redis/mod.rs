@@ -45,6 +45,7 @@ use crate::{
     config::Config,
     health::Health,
     subscribers::{LiveEntry, Subscribers, Whisper},
+    vital,
 };
 use claims::{Claims, Now};
 use contents::Contents;
@@ -145,9 +146,9 @@ impl RedisRelay {
         let changes = self.inner.subscribers.changes();
         let stop = || self.stop.subscribe();
         self.tasks.lock().extend([
-            tokio::spawn(publisher::run(self.inner.clone(), stop())),
-            tokio::spawn(contents::run(self.inner.clone(), stop())),
-            tokio::spawn(subscription::run(self.inner.clone(), changes, stop())),
+            vital::spawn("the publisher", publisher::run(self.inner.clone(), stop())),
+            vital::spawn("the reader of contents", contents::run(self.inner.clone(), stop())),
+            vital::spawn("the subscription", subscription::run(self.inner.clone(), changes, stop())),
         ]);
     }
 
@@ -163,7 +164,8 @@ impl RedisRelay {
 
     pub(super) fn publish(&self, entries: impl IntoIterator<Item = Arc<LiveEntry>>) {
         let entries: Vec<_> = entries.into_iter().collect();
-        self.inner.queue.put(entries.iter().cloned().map(Outgoing::Entry));
+        let epoch = self.inner.subscribers.epoch();
+        self.inner.queue.put(entries.iter().cloned().map(|entry| Outgoing::Entry(epoch, entry)));
         self.inner.subscribers.deliver(entries);
     }
 

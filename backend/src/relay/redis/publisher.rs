@@ -111,7 +111,7 @@ async fn publish(inner: &Inner, work: &Work) -> bool {
 fn bodies(items: &[Outgoing], inline_content_bytes: usize) -> Vec<(Channel, Body)> {
     let mut bodies = Vec::new();
     // Where the device's message is that still takes entries, and what is in it, in bytes.
-    let mut open: HashMap<DeviceKey, (usize, usize)> = HashMap::new();
+    let mut open: HashMap<(u64, DeviceKey), (usize, usize)> = HashMap::new();
     let mut hashes = Hashes::default();
     for item in items {
         let channel = Channel::Device(item.device_key());
@@ -122,18 +122,19 @@ fn bodies(items: &[Outgoing], inline_content_bytes: usize) -> Vec<(Channel, Body
                     wire::RelayWhisper { expires_at_ms: whisper.expires_at_ms, payload: whisper.payload.clone() };
                 bodies.push((channel, Body::Whisper(whisper)));
             }
-            Outgoing::Entry(entry) => {
+            Outgoing::Entry(epoch, entry) => {
                 let relayed = relayed(entry, inline_content_bytes, &mut hashes);
                 let size = entry.item.size_bytes();
-                if let Some((at, bytes)) = open.get_mut(&entry.device_key)
+                if let Some((at, bytes)) = open.get_mut(&(*epoch, entry.device_key))
                     && *bytes + size <= MESSAGE_BYTES
                     && let Some((_, Body::Entries(entries))) = bodies.get_mut(*at)
                 {
                     *bytes += size;
                     entries.entries.push(relayed);
                 } else {
-                    open.insert(entry.device_key, (bodies.len(), size));
-                    bodies.push((channel, Body::Entries(wire::RelayEntries { entries: vec![relayed] })));
+                    open.insert((*epoch, entry.device_key), (bodies.len(), size));
+                    let entries = wire::RelayEntries { entries: vec![relayed], epoch: *epoch };
+                    bodies.push((channel, Body::Entries(entries)));
                 }
             }
         }
@@ -221,7 +222,7 @@ mod tests {
 
     fn entry(device: i64, seq: u64, content: &Bytes) -> Outgoing {
         let item = LiveItem::Entry(wire::MailboxEntry { seq, content: content.clone(), ..Default::default() });
-        Outgoing::Entry(Arc::new(LiveEntry { device_key: DeviceKey(device), seq, item }))
+        Outgoing::Entry(1, Arc::new(LiveEntry { device_key: DeviceKey(device), seq, item }))
     }
 
     fn seqs(body: &Body) -> Vec<u64> {

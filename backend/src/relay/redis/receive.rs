@@ -96,16 +96,18 @@ impl Inner {
     }
 
     fn heard_entries(&self, device_key: DeviceKey, entries: wire::RelayEntries) {
-        if self.subscribers.find(device_key).is_none() {
+        // Of another epoch: one of the two nodes has yet to find out. Its numbers mean other entries here, and sockets start anew soon.
+        if entries.epoch != self.subscribers.epoch() || self.subscribers.find(device_key).is_none() {
             return;
         }
+        let epoch = entries.epoch;
         let mut whole = Vec::with_capacity(entries.entries.len());
         for entry in entries.entries {
             let item = match entry.item {
                 Some(relay_entry::Item::Entry(entry)) => LiveItem::Entry(entry),
                 Some(relay_entry::Item::Gap(gap)) if gap.from_seq <= gap.to_seq => LiveItem::Gap(gap),
                 Some(relay_entry::Item::Large(large)) => {
-                    self.heard_large(device_key, large);
+                    self.heard_large(device_key, epoch, large);
                     continue;
                 }
                 Some(relay_entry::Item::Gap(_)) | None => {
@@ -118,12 +120,12 @@ impl Inner {
         self.subscribers.deliver(whole);
     }
 
-    fn heard_large(&self, device_key: DeviceKey, large: wire::RelayLargeEntry) {
+    fn heard_large(&self, device_key: DeviceKey, epoch: u64, large: wire::RelayLargeEntry) {
         let wire::RelayLargeEntry { seq, entry_id, sealed, content_sha256 } = large;
         let Ok(content_sha256) = <[u8; 32]>::try_from(content_sha256.as_ref()) else {
             return self.distrust(BadMessage::Payload);
         };
-        if !self.contents.put(Large { device_key, seq, entry_id, sealed, content_sha256 }) {
+        if !self.contents.put(Large { device_key, epoch, seq, entry_id, sealed, content_sha256 }) {
             self.subscribers.compare_heads([device_key]);
         }
     }

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use martlet_protocol::{
-    problem::Code,
+    problem::{Code, close},
     wire::{self, GapReason, node_frame},
 };
 use martlet_storage::planted::{self, Bug};
@@ -123,7 +123,7 @@ impl Reader {
                 if cursor.seq > self.acked {
                     self.acked = cursor.seq;
                     let across = planted::is(Bug::AckAcrossGap);
-                    out.push(Output::Acked(if across { self.head } else { cursor.seq }));
+                    out.push(Output::Acked(self.epoch, if across { self.head } else { cursor.seq }));
                 }
             }
         }
@@ -168,6 +168,11 @@ impl Reader {
                     return;
                 }
                 false
+            }
+            Mode::Reading { .. } if range.epoch != self.epoch => {
+                // What was delivered so far was counted by other numbers; the device begins anew with another socket.
+                out.push(Output::Close(close::GOING_AWAY));
+                return;
             }
             Mode::Reading { caught_up } => caught_up,
             // Nobody asked.

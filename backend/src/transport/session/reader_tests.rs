@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use martlet_protocol::{
-    problem::Code,
+    problem::{Code, close},
     wire::{self, GapReason, node_frame::Frame},
 };
 
@@ -130,6 +130,18 @@ fn a_long_backlog_is_read_piece_by_piece_as_the_socket_drains() {
     assert_eq!(rig.taken().last(), Some(&caught_up(5)));
 }
 
+/// The database was replaced by one that lagged, while this socket read.
+#[test]
+fn a_range_of_another_epoch_ends_the_socket() {
+    let mut rig = Rig::fresh();
+    rig.reader.resume(1, cursor(0), &mut rig.out).expect("good cursor");
+    rig.range(range(9, vec![entry(1), entry(2)]));
+    rig.reader.drained(&mut rig.out);
+    rig.taken();
+    rig.range(MailboxRange { epoch: EPOCH + 1, head_seq: 4, items: vec![entry(3), entry(4)] });
+    assert_eq!(rig.taken(), [Output::Close(close::GOING_AWAY)], "numbers of two epochs are not mixed");
+}
+
 #[test]
 fn bad_cursors_are_refused_and_another_resume_may_follow() {
     let mut rig = Rig::fresh();
@@ -163,11 +175,11 @@ fn acks_are_believed_up_to_the_cursor() {
     rig.reader.ack(3, cursor(2), &mut rig.out).expect("what it resumed at");
     assert_eq!(rig.taken(), [], "only once the store has confirmed the cursor");
     rig.range(range(4, vec![entry(3), entry(4)]));
-    assert_eq!(rig.taken().first(), Some(&Output::Acked(2)));
+    assert_eq!(rig.taken().first(), Some(&Output::Acked(EPOCH, 2)));
 
     rig.reader.ack(4, cursor(4), &mut rig.out).expect("delivered");
     rig.reader.ack(5, cursor(3), &mut rig.out).expect("a repeat");
-    assert_eq!(rig.taken(), [Output::Acked(4)]);
+    assert_eq!(rig.taken(), [Output::Acked(EPOCH, 4)]);
     let ahead = rig.reader.ack(6, cursor(5), &mut rig.out).expect_err("not delivered");
     assert_eq!(Code::parse(&ahead.code), Some(Code::CursorAhead));
     let epoch = rig.reader.ack(7, Some(wire::Cursor { epoch: 1, seq: 1 }), &mut rig.out).expect_err("another epoch");

@@ -42,6 +42,10 @@ impl TestNode {
         config.server.workers = 1;
         config.server.drain_window = std::time::Duration::ZERO;
         store.configure(&mut config);
+        if matches!(clock, Clock::Manual(_)) {
+            // It has a time of its own, and keeps it.
+            config.cluster.max_clock_difference = std::time::Duration::MAX;
+        }
         config.accounts.argon2_memory_kib = 8;
         config.accounts.argon2_iterations = 1;
         config.limits.sign_ins_per_address_per_minute = 0;

@@ -24,20 +24,33 @@ use crate::db::{
     postgres::rows::{Batch, Binds, Column},
     schema::{mailbox_acks, mailbox_entries, mailbox_gaps, mailbox_heads},
     sqlite::rows::{self, BatchRow, Values},
+    store,
 };
 
-/// Applies cumulative acks: each device has everything up to its `seq`. Deletes entries and markers up to there, and contents that no
-/// entry needs any more. An ack below an earlier one changes nothing, one past the head counts as the head, and one of a device
-/// without a mailbox is ignored. Returns how many entries went.
+/// A device has safely stored everything up to `seq`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// Whose mailbox.
+    pub device_key: DeviceKey,
+    /// The epoch that `seq` is a number of.
+    pub epoch: u64,
+    /// Cumulative.
+    pub seq: u64,
+}
+
+/// Applies cumulative acks. Deletes entries and markers up to there, and contents that no entry needs any more. An ack below an earlier one
+/// changes nothing, one past the head counts as the head, and one of a device without a mailbox, or of another epoch, is ignored: its
+/// number is of other entries. Returns how many entries went.
 ///
 /// # Errors
 /// [`StorageError`] if a query fails.
-pub fn apply_acks(conn: &mut Conn, acks: &[(DeviceKey, u64)]) -> Result<usize, StorageError> {
-    let mut wanted: BTreeMap<DeviceKey, i64> = BTreeMap::new();
-    for &(device, seq) in acks {
-        let highest = wanted.entry(device).or_default();
-        *highest = (*highest).max(store_u64(seq));
+pub fn apply_acks(conn: &mut Conn, acks: &[Ack]) -> Result<usize, StorageError> {
+    let mut wanted: BTreeMap<DeviceKey, (i64, i64)> = BTreeMap::new();
+    for ack in acks {
+        let highest = wanted.entry(ack.device_key).or_default();
+        *highest = (*highest).max((store_u64(ack.epoch), store_u64(ack.seq)));
     }
+    let store_epoch = store::epoch(conn)?;
     let devices: Vec<DeviceKey> = wanted.keys().copied().collect();
     let with_gaps = having_gaps(conn, &devices)?;
     // Markers are extended by sends, so these devices' heads come first, as in every transaction that takes both. A marker that comes
@@ -46,9 +59,10 @@ pub fn apply_acks(conn: &mut Conn, acks: &[(DeviceKey, u64)]) -> Result<usize, S
     locks::acks(conn, &devices)?;
     let mut moving = Vec::with_capacity(devices.len());
     for keys in devices.chunks(KEYS_PER_QUERY) {
-        for (device, head_seq, acked_seq) in positions(conn, keys)? {
-            let seq = wanted.get(&device).copied().unwrap_or_default().min(head_seq);
-            if seq > acked_seq {
+        for (device, own_epoch, head_seq, acked_seq) in positions(conn, keys)? {
+            let (epoch, seq) = wanted.get(&device).copied().unwrap_or_default();
+            let seq = seq.min(head_seq);
+            if epoch == store_epoch + own_epoch && seq > acked_seq {
                 moving.push((device, seq));
             }
         }
@@ -73,13 +87,13 @@ pub fn apply_acks(conn: &mut Conn, acks: &[(DeviceKey, u64)]) -> Result<usize, S
     Ok(acked.iter().map(|acked| usize::try_from(acked.entries).unwrap_or_default()).sum())
 }
 
-/// Device, head and ack of the mailboxes that exist, ordered by key.
-fn positions(conn: &mut Conn, devices: &[DeviceKey]) -> Result<Vec<(DeviceKey, i64, i64)>, StorageError> {
+/// Device, own epoch, head and ack of the mailboxes that exist, ordered by key.
+fn positions(conn: &mut Conn, devices: &[DeviceKey]) -> Result<Vec<(DeviceKey, i64, i64, i64)>, StorageError> {
     let rows = on!(conn, c => mailbox_acks::table
         .inner_join(mailbox_heads::table.on(mailbox_heads::device_key.eq(mailbox_acks::device_key)))
         .filter(mailbox_acks::device_key.eq_any(devices))
         .order(mailbox_acks::device_key)
-        .select((mailbox_acks::device_key, mailbox_heads::head_seq, mailbox_acks::acked_seq))
+        .select((mailbox_acks::device_key, mailbox_heads::epoch, mailbox_heads::head_seq, mailbox_acks::acked_seq))
         .load(c))?;
     Ok(rows)
 }

@@ -14,10 +14,11 @@ use super::{
     Conn, DeviceKey, KEYS_PER_QUERY, StorageError,
     conn::on,
     convert::read_u64,
-    schema::{mailbox_acks, mailbox_heads, store},
+    schema::{mailbox_acks, mailbox_heads},
+    store,
 };
 
-pub use acks::apply_acks;
+pub use acks::{Ack, apply_acks};
 pub use expire::{expire, keep_parts};
 pub use range::range;
 
@@ -86,7 +87,7 @@ pub fn state(conn: &mut Conn, device: DeviceKey) -> Result<Option<MailboxState>,
         .first(c)
         .optional())?;
     let Some((own_epoch, head_seq, acked_seq)) = row else { return Ok(None) };
-    let store_epoch: i64 = on!(conn, c => store::table.select(store::epoch).first(c))?;
+    let store_epoch = store::epoch(conn)?;
     Ok(Some(MailboxState {
         // Both only grow, so that the sum changes with either.
         epoch: read_u64(store_epoch)? + read_u64(own_epoch)?,

@@ -2,10 +2,16 @@
 //! node's id. SQL that Diesel's DSL can't say stands in [`rows`] and [`parts`].
 
 mod establish;
+mod lineage;
 mod migrate;
 mod node_id;
 pub(super) mod parts;
 pub(super) mod rows;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use diesel::{
     QueryableByName, RunQueryDsl as _,
@@ -25,17 +31,29 @@ pub(super) use node_id::{claim_node_id, count_nodes};
 pub(super) fn open(config: &DbConfig, url: &DatabaseUrl, replicas: &[DatabaseUrl]) -> Result<Inner, StorageError> {
     let mut first = primary(config, url)?;
     target::refuse_unfinished(&mut first)?;
+    let newest_epoch = Arc::new(AtomicU64::new(lineage::settle(&mut first, config.standbys)?));
     let pool = |url: &DatabaseUrl, begin, opened, size| {
+        let (again, url, newest_epoch) = (config.clone(), url.clone(), newest_epoch.clone());
+        // Nothing is read or written before it is known what the database is.
+        let open = Box::new(move || {
+            let mut conn = establish(&again, &url)?;
+            newest_epoch.fetch_max(lineage::settle(&mut conn, again.standbys)?, Ordering::SeqCst);
+            Ok(Conn::Postgres(conn))
+        });
+        Pool::new(open, begin, opened, size, config.wait)
+    };
+    let replica = |url: &DatabaseUrl| {
         let (again, url) = (config.clone(), url.clone());
         let open = Box::new(move || establish(&again, &url).map(Conn::Postgres));
-        Pool::new(open, begin, opened, size, config.wait)
+        Pool::new(open, Begin::Read, Vec::new(), config.read_connections, config.wait)
     };
     Ok(Inner {
         reads: pool(url, Begin::Read, Vec::new(), config.read_connections),
-        replicas: replicas.iter().map(|url| pool(url, Begin::Read, Vec::new(), config.read_connections)).collect(),
+        replicas: replicas.iter().map(replica).collect(),
         writes: pool(url, Begin::Write, vec![Conn::Postgres(first)], config.write_connections),
         commits: pool(url, Begin::Write, Vec::new(), config.commit_connections),
         config: config.clone(),
+        newest_epoch,
     })
 }
 
@@ -102,6 +120,7 @@ pub(super) fn error(error: DieselError) -> StorageError {
             "SSL connection has been closed",
             "no connection to the server",
             "the database system is",
+            "recovery is in progress",
             "due to statement timeout",
             "No space left on device",
             "too many clients",

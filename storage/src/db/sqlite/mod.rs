@@ -5,7 +5,7 @@
 
 pub(super) mod rows;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use diesel::{
     Connection as _, RunQueryDsl as _,
@@ -44,7 +44,14 @@ pub(super) fn open(config: &DbConfig, path: &Path) -> Result<Inner, StorageError
     let writes = again(|config, path| Ok(open_writer(config, path)?.0));
     let writes = Pool::new(writes, Begin::Write, vec![writer], 1, config.wait);
     let reads = Pool::new(again(open_reader), Begin::Read, readers, count, config.wait);
-    Ok(Inner { reads, replicas: Vec::new(), commits: writes.clone(), writes, config: config.clone() })
+    Ok(Inner {
+        reads,
+        replicas: Vec::new(),
+        commits: writes.clone(),
+        writes,
+        config: config.clone(),
+        newest_epoch: Arc::default(),
+    })
 }
 
 /// Runs the missing migrations; returns how many.

@@ -89,7 +89,10 @@ const fn bytes(name: &'static str) -> Column {
 
 /// All of them, so that a row comes after those it refers to.
 pub const TABLES: &[Table] = &[
-    Table::single("store", &[int("store_key"), bytes("store_id"), int("epoch"), bytes("secret_check")]),
+    Table::single(
+        "store",
+        &[int("store_key"), bytes("store_id"), int("epoch"), bytes("secret_check"), text("lineage")],
+    ),
     Table::numbered(
         "accounts",
         &[
@@ -142,6 +145,7 @@ pub const TABLES: &[Table] = &[
             bytes("public_key"),
             int("not_after_ms"),
             bytes("signed_prekey"),
+            int("store_epoch"),
         ],
     ),
     Table::numbered(

@@ -1,0 +1,166 @@
+//! A failover of PostgreSQL to a standby that lags, under devices that stay: what was answered last may be gone from the store, but
+//! everything that comes after must reach everybody, although its numbers were given out before.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use martlet_e2e::{
+    node::{Node, NodeOptions},
+    scene::{self, until},
+    sdk::{Player, cast, meet},
+};
+use martlet_protocol::id::ConversationId;
+use martlet_servers::{Postgres, Proxy, Shutdown};
+use tokio::{task::spawn_blocking, time::sleep};
+
+const DATABASE: &str = "martlet";
+/// So many messages of each device that the standby never sees, and then so many after the failover: more, so that numbers come again.
+const LOST: usize = 3;
+const AFTER: usize = 5;
+
+/// A primary and its standby, with a line between them that can be cut.
+struct Pair {
+    primary: Postgres,
+    standby: Postgres,
+    line: Proxy,
+}
+
+impl Pair {
+    fn start(folder: &Path) -> Result<Self> {
+        let primary = Postgres::start(&folder.join("primary"))?;
+        primary.create_database(DATABASE)?;
+        let line = Proxy::start((Ipv4Addr::LOCALHOST, primary.port()).into())?;
+        let standby = Postgres::standby(line.port(), &folder.join("standby"))?;
+        Ok(Self { primary, standby, line })
+    }
+
+    /// As an operator writes it who has both: libpq asks each server whether it takes writes.
+    fn url(&self) -> String {
+        let (primary, standby) = (self.primary.port(), self.standby.port());
+        format!("postgres://martlet@127.0.0.1:{primary},127.0.0.1:{standby}/{DATABASE}?target_session_attrs=read-write")
+    }
+
+    /// From now on the standby lags.
+    fn part(&self) -> Result<()> {
+        self.standby.catch_up(&self.primary)?;
+        self.line.cut();
+        Ok(())
+    }
+
+    fn fail_over(&mut self) -> Result<()> {
+        self.primary.stop(Shutdown::Immediate)?;
+        self.standby.promote()
+    }
+}
+
+fn say(players: &[Player], conversation: ConversationId, part: &str, count: usize) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    for (number, player) in players.iter().enumerate() {
+        for message in 0..count {
+            let text = format!("{part}: {message} of device {number}");
+            player.client()?.send_text(conversation, &text)?;
+            said.push(text);
+        }
+    }
+    Ok(said)
+}
+
+/// Until every device has each of these, once.
+async fn read(players: &[Player], conversation: ConversationId, wanted: &[String]) -> Result<()> {
+    until("every device has every text", || async {
+        for player in players {
+            let mut times: BTreeMap<String, usize> = BTreeMap::new();
+            for (_, text) in player.texts(conversation)? {
+                *times.entry(text).or_default() += 1;
+            }
+            if let Some((text, times)) = times.iter().find(|(_, times)| **times > 1) {
+                bail!("{text:?} was read {times} times");
+            }
+            if wanted.iter().any(|text| !times.contains_key(text)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+    .await
+}
+
+#[test]
+fn what_comes_after_a_failover_with_losses_reaches_everybody() {
+    scene::run("failover", |scene| async move {
+        let folder = scene.folder().to_owned();
+        let pair = spawn_blocking(move || Pair::start(&folder)).await??;
+        let options = NodeOptions::default().set(&format!("storage.database_url={}", pair.url()));
+        let node = Node::start(&scene, options.set("storage.timeout=3s")).await?;
+        let mut rng = scene.rng(0);
+        let mut players = cast(&scene, &node.url(), &mut rng).await?;
+        let conversation = meet(&players).await?;
+        for player in &mut players {
+            player.start()?;
+        }
+        let mut all = say(&players, conversation, "before", 2)?;
+        read(&players, conversation, &all).await?;
+
+        let mut pair = spawn_blocking(move || pair.part().map(|()| pair)).await??;
+        all.extend(say(&players, conversation, "lost", LOST)?);
+        read(&players, conversation, &all).await?;
+        // Acks of what the standby never saw are on their way to the store, which is another one when they come.
+        let pair = spawn_blocking(move || pair.fail_over().map(|()| pair)).await??;
+        all.extend(say(&players, conversation, "after", AFTER)?);
+        read(&players, conversation, &all).await?;
+        // Whatever would come twice has time to come.
+        sleep(Duration::from_secs(1)).await;
+        read(&players, conversation, &all).await?;
+
+        let restarted =
+            players.iter().filter(|player| player.told().worries.iter().any(|worry| worry.contains("StreamRestarted")));
+        ensure!(restarted.count() == players.len(), "every device was told that its mailbox is numbered anew");
+        for player in &players {
+            let told = player.told();
+            let others: Vec<_> = told.worries.iter().filter(|worry| !worry.contains("StreamRestarted")).collect();
+            ensure!(others.is_empty() && told.ended.is_none(), "a device was worried: {others:#?} {:?}", told.ended);
+        }
+        // New one-time prekeys are there: of the old ones nobody knows whether they were claimed.
+        until("every device has uploaded one-time prekeys", || async {
+            let sql = "SELECT count(DISTINCT device_key) FROM prekeys WHERE kind = 2 AND store_epoch = 2";
+            Ok(pair.standby.query(DATABASE, sql)? == players.len().to_string())
+        })
+        .await
+    });
+}
+
+/// A replica that is behind says less than there is; whoever believed it would go on without the rest.
+#[test]
+fn a_replica_that_lags_keeps_nothing_from_anybody() {
+    scene::run("replica", |scene| async move {
+        let folder = scene.folder().to_owned();
+        let pair = spawn_blocking(move || Pair::start(&folder)).await??;
+        let options = NodeOptions::default()
+            .set(&format!("storage.database_url={}", pair.primary.url(DATABASE)))
+            .set(&format!("storage.replica_urls={}", pair.standby.url(DATABASE)));
+        let node = Node::start(&scene, options).await?;
+        let mut rng = scene.rng(0);
+        let mut players = cast(&scene, &node.url(), &mut rng).await?;
+        let conversation = meet(&players).await?;
+        for player in &mut players {
+            player.start()?;
+        }
+        let mut all = say(&players, conversation, "before", 2)?;
+        read(&players, conversation, &all).await?;
+        // It reads from the replica when it comes back.
+        let mut away = players.pop().context("a device")?;
+        away.die();
+        all.extend(say(&players, conversation, "away", 2)?);
+        read(&players, conversation, &all).await?;
+        let _pair = spawn_blocking(move || pair.part().map(|()| pair)).await??;
+        all.extend(say(&players, conversation, "unseen", 3)?);
+        read(&players, conversation, &all).await?;
+        away.revive().await?;
+        players.push(away);
+        read(&players, conversation, &all).await?;
+        for player in &players {
+            ensure!(player.told().worries.is_empty(), "a device was worried: {:#?}", player.told().worries);
+        }
+        Ok(())
+    });
+}
