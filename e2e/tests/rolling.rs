@@ -103,10 +103,16 @@ fn nobody_waits_long_and_nothing_is_lost() {
         let waits = written.waits(&players).unwrap_or_default();
         let longest = waits.iter().max().copied().unwrap_or_default();
         let moved: usize = players.iter().map(|player| player.told().connected - 1).sum();
-        println!("{total} messages, sockets opened again: {moved}, nodes used: {seen:?}, longest wait: {longest:?}");
+        let offline = players.iter().map(|player| player.told().longest_offline).max().unwrap_or_default();
+        println!(
+            "{total} messages, sockets opened again: {moved}, nodes used: {seen:?}, longest wait for an answer: {longest:?}, \
+             longest without a socket: {offline:?}"
+        );
         let journals: Vec<_> = players.iter().map(|player| player.told().journal).collect();
         ensure!(moved >= players.len(), "every device has left a node: {moved}");
-        ensure!(longest <= DRAIN_WINDOW + Duration::from_secs(1), "somebody waited {longest:?}: {journals:#?}");
+        let allowed = DRAIN_WINDOW + Duration::from_secs(1);
+        ensure!(longest <= allowed, "somebody waited {longest:?} for an answer: {journals:#?}");
+        ensure!(offline <= allowed, "somebody was without a socket for {offline:?}: {journals:#?}");
         Ok(())
     });
 }

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::Backoff;
+use super::{Backoff, upkeep::Upkeep};
 use crate::{
     Client, ClientError, Refused,
     client::{FetchError, SocketUplink, Submission, problem_from_wire},
@@ -102,9 +102,7 @@ pub(super) async fn serve(
         unacked: 0,
         ack_at: None,
         retry_after: None,
-        upkeep_at: None,
-        upkeep_backoff: Backoff::default(),
-        upkeep_stock: None,
+        upkeep: Upkeep::default(),
     };
     match connection.run(stopped, ready, backoff, uplink).await {
         Ok(()) => End::Stopped,
@@ -131,11 +129,7 @@ struct Connection<'a> {
     ack_at: Option<Instant>,
     /// From a `Draining` frame.
     retry_after: Option<Duration>,
-    /// One-time prekeys that a hello counted, if upkeep is due.
-    upkeep_stock: Option<usize>,
-    /// Upkeep failed, and is tried again then.
-    upkeep_at: Option<Instant>,
-    upkeep_backoff: Backoff,
+    upkeep: Upkeep,
 }
 
 impl Connection<'_> {
@@ -157,7 +151,7 @@ impl Connection<'_> {
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let (ack_at, upkeep_at) = (self.ack_at, self.upkeep_at);
+            let (ack_at, upkeep_at) = (self.ack_at, self.upkeep.again_at());
             tokio::select! {
                 frame = self.stream.next(SILENCE) => {
                     if self.take_burst(frame?, ready).await? {
@@ -166,16 +160,16 @@ impl Connection<'_> {
                 }
                 Some(submission) = self.submissions.recv() => self.submit(submission).await?,
                 () = sleep_until(ack_at) => self.ack().await?,
-                _ = upkeep.tick() => self.upkeep().await?,
-                () = sleep_until(upkeep_at) => self.upkeep().await?,
+                _ = upkeep.tick() => self.upkeep.run(self.client).await?,
+                () = sleep_until(upkeep_at) => self.upkeep.run(self.client).await?,
                 _ = stopped.changed() => {
                     self.ack().await?;
                     self.sink.close().await;
                     return Ok(());
                 }
             }
-            if self.upkeep_stock.is_some() && self.upkeep_at.is_none() {
-                self.upkeep().await?;
+            if self.upkeep.is_due() {
+                self.upkeep.run(self.client).await?;
             }
         }
     }
@@ -198,7 +192,7 @@ impl Connection<'_> {
                 Err(FetchError::Client(error)) => return Err(error.into()),
             }
         }
-        self.upkeep_stock = Some(advice.one_time_stock);
+        self.upkeep.counted(advice.one_time_stock);
         Ok(())
     }
 
@@ -347,35 +341,6 @@ impl Connection<'_> {
             Some(Waiting::Send(answer)) => drop(answer.send(result.and_then(|sent| sent.ok_or_else(other_kind)))),
             Some(Waiting::Ephemeral(answer)) => drop(answer.send(result.map(drop))),
             None => {}
-        }
-    }
-
-    /// Prekeys and the token. What fails for now is tried again with the next hello or in an hour.
-    /// What fails and may work later is tried again after a while: a device without one-time prekeys on the server is worse off for as
-    /// long as that lasts.
-    async fn upkeep(&mut self) -> Result<(), End> {
-        let stock = self.upkeep_stock.take();
-        match self.client.upkeep(stock).await {
-            Ok(()) => {
-                self.upkeep_at = None;
-                self.upkeep_backoff.reset();
-                Ok(())
-            }
-            Err(error @ ClientError::Store(_)) => Err(error.into()),
-            Err(error @ ClientError::Problem(_)) if error.retry_after_ms().is_none() => {
-                tracing::warn!(%error, "upkeep was refused");
-                self.upkeep_at = None;
-                Ok(())
-            }
-            Err(error) => {
-                // A newer hello may have counted anew meanwhile.
-                self.upkeep_stock = self.upkeep_stock.or(stock);
-                let own = self.client.device(|device| self.upkeep_backoff.next(device.rng()));
-                let pause = error.retry_after_ms().map_or(own, |ms| own.max(Duration::from_millis(ms)));
-                tracing::warn!(%error, ?pause, "upkeep has to wait");
-                self.upkeep_at = Some(deadline(pause));
-                Ok(())
-            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod backoff;
 mod connection;
+mod upkeep;
 
 use std::time::Duration;
 

@@ -38,6 +38,10 @@ pub struct Told {
     pub connected: usize,
     /// The node that it was opened on last.
     pub node_id: String,
+    /// When the socket was lost last, if it has not been opened again, by the device's own watch.
+    lost_at: Option<Duration>,
+    /// The longest that the device was without a socket.
+    pub longest_offline: Duration,
     /// When and why the socket was lost and opened, by the device's own watch; for people.
     pub journal: Vec<String>,
     /// Messages that the node accepted, and when, by the device's own watch.
@@ -130,10 +134,14 @@ impl Player {
                     Event::Ended { why } => told.ended = Some(why),
                     Event::Connected { node_id } => {
                         told.connected += 1;
+                        let lost_at = told.lost_at.take();
+                        let offline = lost_at.map_or(Duration::ZERO, |at| watch.elapsed().saturating_sub(at));
+                        told.longest_offline = told.longest_offline.max(offline);
                         told.journal.push(format!("{:?} on {node_id}", watch.elapsed()));
                         told.node_id = node_id;
                     }
                     Event::Disconnected { retry_in_ms, why } => {
+                        told.lost_at.get_or_insert(watch.elapsed());
                         told.journal.push(format!("{:?} off ({why}), again in {retry_in_ms} ms", watch.elapsed()));
                     }
                     Event::Sent { client_message_id, .. } => {
