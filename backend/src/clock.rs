@@ -67,7 +67,10 @@ impl Clock {
         };
         let apart_ms = own_ms.abs_diff(right_ms);
         if let Self::Corrected(corrected) = self {
-            let is_allowed = u128::from(apart_ms) <= allowed.as_millis();
+            // Once corrected, it must come well within the limit, or time would go to and fro at its edge.
+            let is_corrected = corrected.by_ms.load(Ordering::SeqCst) != 0;
+            let allowed_ms = if is_corrected { allowed.as_millis() / 2 } else { allowed.as_millis() };
+            let is_allowed = u128::from(apart_ms) <= allowed_ms;
             let by_ms = if is_allowed { 0 } else { right_ms.cast_signed().wrapping_sub(own_ms.cast_signed()) };
             corrected.by_ms.store(by_ms, Ordering::SeqCst);
         }
@@ -88,6 +91,22 @@ impl Clock {
                 corrected.clock.now_ms().saturating_add_signed(corrected.by_ms.load(Ordering::SeqCst))
             }
         }
+    }
+
+    /// For what can't be undone, such as deleting what has expired: the earlier of this clock's time with and without its correction, since
+    /// either may be the wrong one.
+    #[must_use]
+    pub fn earliest_ms(&self) -> u64 {
+        match self {
+            Self::Corrected(corrected) => corrected.clock.now_ms().min(self.now_ms()),
+            other => other.now_ms(),
+        }
+    }
+
+    /// The same in Unix seconds.
+    #[must_use]
+    pub fn earliest_s(&self) -> u64 {
+        self.earliest_ms() / 1000
     }
 
     /// Unix seconds.
@@ -145,9 +164,12 @@ mod tests {
         let allowed = Duration::from_secs(5);
         assert_eq!((clock.compare(96_000, allowed), clock.now_ms()), (4_000, 100_000), "near enough");
         assert_eq!((clock.compare(40_000, allowed), clock.now_ms()), (60_000, 40_000), "ahead");
+        assert_eq!(clock.earliest_ms(), 40_000);
         machine.advance(Duration::from_secs(1));
         assert_eq!(clock.now_ms(), 41_000, "and goes on from there");
         assert_eq!((clock.compare(500_000, allowed), clock.now_ms()), (399_000, 500_000), "behind");
+        assert_eq!(clock.earliest_ms(), 101_000, "if it is the other one that is wrong, nothing has expired yet");
+        assert_eq!((clock.compare(105_000, allowed), clock.now_ms()), (4_000, 105_000), "not to and fro");
         assert_eq!((clock.compare(101_000, allowed), clock.now_ms()), (0, 101_000), "set right, it counts again");
         assert_eq!(clock.elapsed(), Duration::from_secs(101), "what measures durations is left alone");
         assert_eq!((machine.compare(1, allowed), machine.now_ms()), (100_999, 101_000), "not every clock is corrected");

@@ -121,7 +121,7 @@ impl Node {
         let (db, secrets) = open_store(&config).await?;
         let clock = if db.is_shared() { clock.corrected() } else { clock };
         // Before anything is done by it.
-        check::watch::compare_clocks(&clock, &db, &config).await?;
+        check::watch::set_clock(&clock, &db, &config).await?;
         let lock = db.claim_node_id(&node_id).await?.ok_or_else(|| StartError::NodeIdTaken(node_id.clone()))?;
         let services = build(config, clock, db.clone(), secrets, &node_id).await?;
         let sockets = Sockets::new();

@@ -27,7 +27,7 @@ use futures_util::{
 use tokio::time::timeout;
 
 /// How long nothing may come, and how long it may take in all: who has announced a body and doesn't send it gets the answer anyway.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(500);
 const PATIENCE_IN_ALL: Duration = Duration::from_secs(2);
 
 /// The body of one request, which the handler reads and of which [`Unread::discard`] reads the rest.

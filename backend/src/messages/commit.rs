@@ -200,13 +200,14 @@ impl Worker {
     }
 
     fn commit(&self, sends: Vec<PreparedSend>, mut waiting: Vec<Waiting>) {
+        let epoch = self.streams.epoch();
         match self.write_whatever_comes(&sends, &mut waiting) {
             Ok(outcomes) => {
                 let mut entries = Vec::with_capacity(sends.iter().map(|send| send.entries.len()).sum());
                 for ((send, waiting), outcome) in sends.into_iter().zip(waiting).zip(outcomes) {
                     self.conclude(send, waiting, outcome, &mut entries);
                 }
-                self.streams.publish(entries);
+                self.streams.publish(entries, epoch);
             }
             Err(error) => {
                 tracing::error!(reason = error.reason(), sends = sends.len(), "commit failed");
@@ -274,7 +275,7 @@ impl Worker {
             }
         }
         if !entries.is_empty() {
-            self.streams.publish(entries);
+            self.streams.publish(entries, self.streams.epoch());
         }
     }
 

@@ -80,6 +80,14 @@ impl Relay {
         }
     }
 
+    /// So many entries can't be passed on: other nodes are to compare heads. Never blocks.
+    pub fn left_out(&self, entries: usize) {
+        match self {
+            Self::InProcess(_) => {}
+            Self::Redis(redis) => redis.left_out(entries),
+        }
+    }
+
     /// Passes ephemeral messages on. Never blocks, and what is lost stays lost.
     pub fn whisper(&self, whispers: impl IntoIterator<Item = Arc<Whisper>>) {
         match self {

@@ -40,7 +40,8 @@ impl Inner {
             let head = now.seq;
             let swept = match entries.first() {
                 Some((first, _)) => *first != seq + 1,
-                None => head > seq,
+                // Less than what was read already: a copy from before.
+                None => head != seq,
             };
             if now.epoch != epoch {
                 // Numbers of the streams begin anew, for devices too; and what was revoked may be valid again.
@@ -50,7 +51,7 @@ impl Inner {
                 return Ok(now);
             }
             if swept {
-                self.forget_all("the control stream was swept past this node");
+                self.forget_all("the control stream does not go on from where this node was");
                 seq = head;
             }
             for (at, entry) in entries {

@@ -67,7 +67,7 @@ impl Mailboxes {
     pub(super) async fn range(&self, device: DeviceKey, wanted: Wanted) -> Result<Option<MailboxRange>, StorageError> {
         let _permit = self.permits.acquire().await.map_err(|_| StorageError::Busy)?;
         let Wanted { after_seq, known_head, max_bytes } = wanted;
-        let now_s = self.clock.now_s();
+        let now_s = self.clock.earliest_s();
         let query = RangeQuery { device, after_seq, max_items: MAX_RANGE_ITEMS, max_bytes, now_s };
         if self.db.has_replicas() {
             let turn = self.replica_turn.fetch_add(1, Ordering::Relaxed);

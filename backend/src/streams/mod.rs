@@ -125,14 +125,22 @@ impl Streams {
         Ok(())
     }
 
-    /// Hands over what was committed, in commit order. Never blocks; what can't be handed over is read from the store later.
-    pub fn publish(&self, entries: Vec<Published>) {
-        if self.0.db.newest_epoch() > self.0.subscribers.epoch() {
-            // They were committed in a store that was found to be another one a moment ago. Nobody must get them by the old numbers; all
-            // sockets are about to be closed, and their devices will read these from the store.
-            return;
+    /// Hands over what was committed, in commit order; `committed_in` is [`Self::epoch`] from before the commit. Never blocks; what can't be
+    /// handed over is read from the store later.
+    pub fn publish(&self, entries: Vec<Published>, committed_in: u64) {
+        let epoch = self.0.subscribers.epoch();
+        if committed_in != epoch || self.0.db.newest_epoch() > epoch {
+            // The store was found to be another one meanwhile. Nobody must get these by the old numbers: this node's sockets are about to
+            // be closed, and other nodes, which may have noticed already, are told to look for themselves.
+            return self.0.relay.left_out(entries.len());
         }
         self.0.relay.publish(entries.into_iter().map(|published| published.entry));
+    }
+
+    /// The store's epoch, as far as this node has noticed.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.0.subscribers.epoch()
     }
 
     /// Hands over ephemeral messages to whoever is connected, here or on another node. Never blocks, stores nothing.

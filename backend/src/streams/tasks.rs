@@ -70,12 +70,12 @@ pub(super) async fn sweep(inner: Arc<Inner>, mut stop: Stop) {
 
 /// Small transactions with pauses between them, until nothing is left.
 async fn sweep_once(inner: &Inner) -> Result<(), StorageError> {
-    let (now_s, ahead_s) = (inner.clock.now_s(), inner.config.mailbox.retention.as_secs());
+    let (now_s, ahead_s) = (inner.clock.earliest_s(), inner.config.mailbox.retention.as_secs());
     inner.db.write(move |conn| mailbox::keep_parts(conn, now_s, ahead_s)).await?;
     loop {
-        let now_s = inner.clock.now_s();
+        let now_s = inner.clock.earliest_s();
         let expired = inner.db.write(move |conn| mailbox::expire(conn, now_s, SWEEP_LIMIT)).await?;
-        let now_ms = inner.clock.now_ms();
+        let now_ms = inner.clock.earliest_ms();
         let swept = inner.db.write(move |conn| sweep::sweep(conn, now_ms, SWEEP_LIMIT)).await?;
         let most = [swept.answers, swept.tokens, swept.tickets, swept.links, swept.control, swept.prekeys];
         if most.into_iter().chain([expired]).all(|rows| rows < SWEEP_LIMIT as usize) {

@@ -292,6 +292,8 @@ impl Drive {
                 if self.senders[i].relay_lost.is_some_and(|(from, to)| number >= from && number < to) {
                     self.tally.without_relay.record(took);
                 }
+            } else {
+                self.tally.on_own_node.record(took);
             }
         }
     }

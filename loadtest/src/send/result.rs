@@ -61,9 +61,11 @@ pub struct SendResult {
     pub delivered_forks_per_second: f64,
     /// From the send call to the receiver's socket.
     pub delivery: Percentiles,
+    /// Of these, to devices on the sender's node, if there are others.
+    pub delivery_on_own_node: Option<Percentiles>,
     /// Of these, to devices on another node than the sender's.
     pub delivery_to_other_nodes: Option<Percentiles>,
-    /// Of these, while Redis was stopped.
+    /// Of those to other nodes, while Redis was stopped.
     pub delivery_without_relay: Option<Percentiles>,
     /// From the send call to the answer.
     pub answers: Percentiles,
@@ -122,6 +124,8 @@ impl SendResult {
             rows_per_second: rate(forks + tally.accepted, time),
             delivered_forks_per_second: rate(tally.forks, time),
             delivery: tally.delivery.percentiles(),
+            delivery_on_own_node: some(tally.on_own_node.percentiles())
+                .filter(|_| tally.to_other_nodes.percentiles().count > 0),
             delivery_to_other_nodes: some(tally.to_other_nodes.percentiles()),
             delivery_without_relay: some(tally.without_relay.percentiles()),
             answers: tally.answers.percentiles(),
@@ -168,8 +172,11 @@ impl SendResult {
         ] {
             let _ = writeln!(text, "{name:<20}{value}");
         }
-        let of_nodes =
-            [("to other nodes", self.delivery_to_other_nodes), ("with Redis stopped", self.delivery_without_relay)];
+        let of_nodes = [
+            ("to the same node", self.delivery_on_own_node),
+            ("to other nodes", self.delivery_to_other_nodes),
+            ("with Redis stopped", self.delivery_without_relay),
+        ];
         for (name, times) in of_nodes {
             if let Some(times) = times {
                 let _ = writeln!(text, "{name:<20}{times}   ({} forks)", grouped(times.count));

@@ -34,7 +34,9 @@ pub struct Tally {
     pub delivery: Times,
     /// Of these, those whose device is connected to another node than the sender.
     pub to_other_nodes: Times,
-    /// Of these, those sent while Redis was stopped.
+    /// Of these, the others.
+    pub on_own_node: Times,
+    /// Of those to other nodes, those sent while Redis was stopped.
     pub without_relay: Times,
     /// From the send call to the read of the answer, of sends made in that time.
     pub answers: Times,

@@ -1,7 +1,13 @@
 //! Connections that are lent out one call at a time, in the order of asking. A pool knows how to open another one, so that a connection
 //! that broke is replaced by the call that needs it; it never has more than its size.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -19,8 +25,11 @@ pub(super) struct Pool {
     open: Open,
     /// How its transactions begin.
     begin: Begin,
-    /// Connections that nobody has; there may be fewer than permits, never more.
-    free: Mutex<Vec<Conn>>,
+    /// Connections that nobody has, with the store's epoch as it was known when they were opened; there may be fewer than permits,
+    /// never more.
+    free: Mutex<Vec<(u64, Conn)>>,
+    /// The newest epoch that is known: older connections lead to a server that was replaced.
+    newest_epoch: Arc<AtomicU64>,
     permits: Arc<Semaphore>,
     wait: Duration,
 }
@@ -28,15 +37,28 @@ pub(super) struct Pool {
 /// The right to one connection of a pool, and the connection once it is there. Goes back when dropped.
 pub(super) struct Lent {
     pool: Arc<Pool>,
-    conn: Option<Conn>,
+    conn: Option<(u64, Conn)>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Pool {
     /// At most `size` connections, of which `opened` are there already. Who waits longer than `wait` is told `Busy`.
-    pub(super) fn new(open: Open, begin: Begin, opened: Vec<Conn>, size: usize, wait: Duration) -> Arc<Self> {
+    pub(super) fn new(open: Open, begin: Begin, opened: Vec<Conn>, size: usize, wait: Duration) -> Self {
         let permits = Arc::new(Semaphore::new(size.max(1)));
-        Arc::new(Self { open, begin, free: Mutex::new(opened), permits, wait })
+        let free = Mutex::new(opened.into_iter().map(|conn| (0, conn)).collect());
+        Self { open, begin, free, newest_epoch: Arc::default(), permits, wait }
+    }
+
+    /// Closes connections that were opened before a newer epoch of the store was found.
+    pub(super) fn dropping_older(mut self, newest_epoch: Arc<AtomicU64>) -> Arc<Self> {
+        let now = newest_epoch.load(Ordering::SeqCst);
+        self.free.get_mut().iter_mut().for_each(|(epoch, _)| *epoch = now);
+        self.newest_epoch = newest_epoch;
+        self.shared()
+    }
+
+    pub(super) fn shared(self) -> Arc<Self> {
+        Arc::new(self)
     }
 
     /// Waits for a turn. The semaphore is fair: whoever asked first gets it first, the commit thread included.
@@ -53,8 +75,20 @@ impl Pool {
     }
 
     fn lent(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Lent {
-        let conn = self.free.lock().pop();
+        let newest_epoch = self.newest_epoch.load(Ordering::SeqCst);
+        let mut free = self.free.lock();
+        while free.last().is_some_and(|(epoch, _)| *epoch < newest_epoch) {
+            free.pop();
+        }
+        let conn = free.pop();
+        drop(free);
         Lent { pool: self.clone(), conn, _permit: permit }
+    }
+
+    /// The epoch is that of before: opening may find a newer one, and then the connection is only replaced once more than it had to be.
+    fn open(&self) -> Result<(u64, Conn), StorageError> {
+        let epoch = self.newest_epoch.load(Ordering::SeqCst);
+        Ok((epoch, (self.open)()?))
     }
 
     /// Closes the connections that nobody has.
@@ -69,13 +103,13 @@ impl Lent {
     where
         E: From<StorageError>,
     {
-        let mut conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => (self.pool.open)()?,
+        let (epoch, mut conn) = match self.conn.take() {
+            Some(opened) => opened,
+            None => self.pool.open()?,
         };
         let (result, fit) = conn.transaction(self.pool.begin, run);
         if fit {
-            self.conn = Some(conn);
+            self.conn = Some((epoch, conn));
         }
         result
     }
@@ -83,9 +117,9 @@ impl Lent {
     /// The connection itself, outside of any transaction. Blocks.
     pub(super) fn conn(&mut self) -> Result<&mut Conn, StorageError> {
         if self.conn.is_none() {
-            self.conn = Some((self.pool.open)()?);
+            self.conn = Some(self.pool.open()?);
         }
-        self.conn.as_mut().ok_or(StorageError::Busy)
+        self.conn.as_mut().map(|(_, conn)| conn).ok_or(StorageError::Busy)
     }
 }
 

@@ -169,6 +169,10 @@ impl RedisRelay {
         self.inner.subscribers.deliver(entries);
     }
 
+    pub(super) fn left_out(&self, entries: usize) {
+        self.inner.queue.lose(entries);
+    }
+
     pub(super) fn whisper(&self, whispers: impl IntoIterator<Item = Arc<Whisper>>) {
         let whispers: Vec<_> = whispers.into_iter().collect();
         self.inner.queue.put(whispers.iter().cloned().map(Outgoing::Whisper));

@@ -133,6 +133,7 @@ impl Queue {
     pub(super) fn lose(&self, items: usize) {
         self.left_out.fetch_add(items as u64, Ordering::Relaxed);
         self.owed.store(true, Ordering::Release);
+        self.filled.notify_one();
     }
 
     /// Whether other nodes are to be told to compare heads, which they then are.

@@ -96,9 +96,12 @@ impl Inner {
     }
 
     fn heard_entries(&self, device_key: DeviceKey, entries: wire::RelayEntries) {
-        // Of another epoch: one of the two nodes has yet to find out. Its numbers mean other entries here, and sockets start anew soon.
-        if entries.epoch != self.subscribers.epoch() || self.subscribers.find(device_key).is_none() {
+        if self.subscribers.find(device_key).is_none() {
             return;
+        }
+        if entries.epoch != self.subscribers.epoch() {
+            // One of the two nodes has yet to find out that the store is another one. Its numbers mean other entries here.
+            return self.subscribers.compare_heads([device_key]);
         }
         let epoch = entries.epoch;
         let mut whole = Vec::with_capacity(entries.entries.len());

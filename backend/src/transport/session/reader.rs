@@ -162,17 +162,16 @@ impl Reader {
     }
 
     pub(super) fn range(&mut self, range: MailboxRange, now: Duration, rules: &Rules, out: &mut Vec<Output>) {
+        if range.epoch != self.epoch {
+            // What hello said and what was delivered is of other numbers; the device begins anew with another socket.
+            return out.push(Output::Close(close::GOING_AWAY));
+        }
         let caught_up = match std::mem::replace(&mut self.mode, Mode::Live) {
             Mode::Resuming(resuming) => {
                 if !self.resumed(*resuming, &range, out) {
                     return;
                 }
                 false
-            }
-            Mode::Reading { .. } if range.epoch != self.epoch => {
-                // What was delivered so far was counted by other numbers; the device begins anew with another socket.
-                out.push(Output::Close(close::GOING_AWAY));
-                return;
             }
             Mode::Reading { caught_up } => caught_up,
             // Nobody asked.
@@ -206,11 +205,7 @@ impl Reader {
 
     /// Whether the cursor is good; the ack that waited for that is applied.
     fn resumed(&mut self, resuming: Resuming, range: &MailboxRange, out: &mut Vec<Output>) -> bool {
-        let problem = if range.epoch != self.epoch {
-            Code::CursorEpoch.problem("the mailbox's numbering has started anew")
-        } else if self.cursor > range.head_seq {
-            Code::CursorAhead.problem("the cursor is beyond the mailbox's head")
-        } else {
+        if self.cursor <= range.head_seq {
             self.mode = Mode::Live;
             if let Some((reference, cursor)) = resuming.ack
                 && let Err(problem) = self.ack(reference, Some(cursor), out)
@@ -218,9 +213,9 @@ impl Reader {
                 out.push(refusal(reference, problem));
             }
             return true;
-        };
+        }
+        let problem = Code::CursorAhead.problem("the cursor is beyond the mailbox's head");
         out.push(refusal(resuming.reference, problem));
-        self.epoch = range.epoch;
         self.mode = Mode::Fresh;
         self.held = None;
         self.cursor = 0;

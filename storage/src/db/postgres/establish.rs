@@ -40,10 +40,23 @@ pub(super) fn establish(config: &DbConfig, url: &DatabaseUrl) -> Result<PgConnec
 
 /// A wrong address or password is for the operator to mend, a server that is away comes back.
 fn refused(url: &DatabaseUrl, message: &str) -> StorageError {
+    // An address may name several servers, and each has its line: while they change roles, the first that is asked may be a standby.
+    let passes = [
+        "Connection refused",
+        "timeout expired",
+        "the database system is",
+        "server closed",
+        "too many clients",
+        "session is read-only",
+        "server is in hot standby mode",
+        "No route to host",
+        "Network is unreachable",
+        "Connection reset",
+        "Temporary failure in name resolution",
+    ];
+    let is_passing = passes.iter().any(|text| message.contains(text));
     let message = message.lines().next().unwrap_or_default();
-    let passes =
-        ["Connection refused", "timeout expired", "the database system is", "server closed", "too many clients"];
-    if passes.iter().any(|text| message.contains(text)) {
+    if is_passing {
         return StorageError::Unavailable(format!("{url}: {message}"));
     }
     StorageError::Open { place: url.to_string(), reason: message.to_owned() }

@@ -22,13 +22,15 @@ use crate::db::{StorageError, config::Standbys, convert::read_u64};
 struct Lineage {
     #[diesel(sql_type = Text)]
     system: String,
-    /// Eight hexadecimal digits; empty if the operator said that no failover loses anything.
+    /// Eight hexadecimal digits; empty if the server does not tell.
     #[diesel(sql_type = Text)]
     timeline: String,
     #[diesel(sql_type = Text)]
     recorded: String,
     #[diesel(sql_type = BigInt)]
     epoch: i64,
+    #[diesel(sql_type = BigInt)]
+    now_s: i64,
 }
 
 impl Lineage {
@@ -36,10 +38,17 @@ impl Lineage {
         format!("{}/{}", self.system, self.timeline)
     }
 
-    /// Whether nothing can be missing: there is nothing to compare with, or it is the same cluster of whose timelines nothing is to be known.
-    fn is_trusted(&self) -> bool {
-        let Some((system, timeline)) = self.recorded.split_once('/') else { return true };
-        system == self.system && (timeline.is_empty() || self.timeline.is_empty())
+    /// Whether something may be missing since it was recorded.
+    fn may_lack(&self, standbys: Standbys) -> bool {
+        let Some((system, timeline)) = self.recorded.split_once('/') else { return false };
+        let is_untold = timeline.is_empty() || self.timeline.is_empty();
+        system != self.system || (standbys == Standbys::MayLag && !is_untold && timeline != self.timeline)
+    }
+
+    /// No other branch of the history can have used it: two standbys of one primary may both be promoted, one after the other, and a copy
+    /// may be restored from before an earlier failover. So it isn't just the next number.
+    fn next_epoch(&self) -> i64 {
+        self.now_s.max(self.epoch + 1)
     }
 }
 
@@ -47,33 +56,42 @@ impl Lineage {
 /// a transaction.
 ///
 /// # Errors
-/// [`StorageError`] if a query fails, which it does on a standby.
+/// [`StorageError`] if a query fails, which it does on a standby; [`StorageError::Unfit`] if the server does not tell its history.
 pub(super) fn settle(conn: &mut PgConnection, standbys: Standbys) -> Result<u64, StorageError> {
-    let found = look(conn, standbys, "").map_err(untold)?;
+    let (found, ask) = match look(conn, &ASK) {
+        Ok(found) => (found, &ASK),
+        Err(error) if error.may_pass() => return Err(error),
+        // Some services that speak PostgreSQL's protocol have no write-ahead log to ask about.
+        Err(_) if standbys == Standbys::Synchronous => (look(conn, &ASK_SYSTEM)?, &ASK_SYSTEM),
+        Err(error) => return Err(untold(&error)),
+    };
     if found.recorded == found.now() {
         return read_u64(found.epoch);
     }
-    conn.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")?;
-    let settled = settle_locked(conn, standbys);
+    // Its own disk is enough: were the commit to wait for a standby that isn't there yet, nothing could be read either. If the raise is
+    // lost, whoever comes to the next server raises it there.
+    conn.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = local")?;
+    let settled = settle_locked(conn, standbys, ask);
     conn.batch_execute(if settled.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
     settled
 }
 
 /// Of the connections that find a change at once, one acts on it.
-fn settle_locked(conn: &mut PgConnection, standbys: Standbys) -> Result<u64, StorageError> {
-    let found = look(conn, standbys, "FOR UPDATE OF store")?;
+fn settle_locked(conn: &mut PgConnection, standbys: Standbys, ask: &Ask) -> Result<u64, StorageError> {
+    diesel::sql_query("SELECT FROM store FOR UPDATE").execute(conn)?;
+    let found = look(conn, ask)?;
     let (now, mut epoch) = (found.now(), found.epoch);
     if found.recorded == now {
         return read_u64(epoch);
     }
-    if !found.is_trusted() {
+    if found.may_lack(standbys) {
         tracing::warn!(
             before = found.recorded,
             now,
             "the database is another one than before (a failover, or a restored copy) and may lack what was answered last: the store's \
              epoch is raised, devices read their mailboxes anew and upload new one-time prekeys"
         );
-        epoch += 1;
+        epoch = found.next_epoch();
     }
     diesel::sql_query("UPDATE store SET lineage = $1, epoch = $2")
         .bind::<Text, _>(now)
@@ -82,25 +100,23 @@ fn settle_locked(conn: &mut PgConnection, standbys: Standbys) -> Result<u64, Sto
     read_u64(epoch)
 }
 
-fn look(conn: &mut PgConnection, standbys: Standbys, lock: &str) -> Result<Lineage, StorageError> {
-    let timeline = match standbys {
-        // A file of the write-ahead log is named after the timeline that it is written on.
-        Standbys::MayLag => "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)",
-        Standbys::Synchronous => "''",
-    };
+/// How the timeline is asked for.
+type Ask = &'static str;
+
+/// A file of the write-ahead log is named after the timeline that it is written on.
+const ASK: Ask = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+const ASK_SYSTEM: Ask = "''";
+
+fn look(conn: &mut PgConnection, timeline: &Ask) -> Result<Lineage, StorageError> {
     let sql = format!(
         "SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system, {timeline} AS timeline,
-                store.lineage AS recorded, store.epoch
-         FROM store {lock}"
+                store.lineage AS recorded, store.epoch, extract(epoch FROM clock_timestamp())::bigint AS now_s
+         FROM store"
     );
     Ok(diesel::sql_query(sql).get_result(conn)?)
 }
 
-/// Some services that speak PostgreSQL's protocol have no write-ahead log to ask about.
-fn untold(error: StorageError) -> StorageError {
-    if error.may_pass() {
-        return error;
-    }
+fn untold(error: &StorageError) -> StorageError {
     StorageError::Unfit(format!(
         "the database does not say which timeline it is on ({}); if its failovers lose nothing that was committed, set \
          storage.standbys = \"synchronous\"",

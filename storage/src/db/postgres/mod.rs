@@ -34,18 +34,24 @@ pub(super) fn open(config: &DbConfig, url: &DatabaseUrl, replicas: &[DatabaseUrl
     let newest_epoch = Arc::new(AtomicU64::new(lineage::settle(&mut first, config.standbys)?));
     let pool = |url: &DatabaseUrl, begin, opened, size| {
         let (again, url, newest_epoch) = (config.clone(), url.clone(), newest_epoch.clone());
+        let newest = newest_epoch.clone();
         // Nothing is read or written before it is known what the database is.
         let open = Box::new(move || {
             let mut conn = establish(&again, &url)?;
-            newest_epoch.fetch_max(lineage::settle(&mut conn, again.standbys)?, Ordering::SeqCst);
+            let epoch = lineage::settle(&mut conn, again.standbys)?;
+            if newest_epoch.fetch_max(epoch, Ordering::SeqCst) > epoch {
+                return Err(unavailable(
+                    "this server's history ends before the one that was served from (an old primary that came back?); make it a standby",
+                ));
+            }
             Ok(Conn::Postgres(conn))
         });
-        Pool::new(open, begin, opened, size, config.wait)
+        Pool::new(open, begin, opened, size, config.wait).dropping_older(newest)
     };
     let replica = |url: &DatabaseUrl| {
         let (again, url) = (config.clone(), url.clone());
         let open = Box::new(move || establish(&again, &url).map(Conn::Postgres));
-        Pool::new(open, Begin::Read, Vec::new(), config.read_connections, config.wait)
+        Pool::new(open, Begin::Read, Vec::new(), config.read_connections, config.wait).shared()
     };
     Ok(Inner {
         reads: pool(url, Begin::Read, Vec::new(), config.read_connections),

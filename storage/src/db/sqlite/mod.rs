@@ -42,8 +42,8 @@ pub(super) fn open(config: &DbConfig, path: &Path) -> Result<Inner, StorageError
         Box::new(move || open(&config, &path))
     };
     let writes = again(|config, path| Ok(open_writer(config, path)?.0));
-    let writes = Pool::new(writes, Begin::Write, vec![writer], 1, config.wait);
-    let reads = Pool::new(again(open_reader), Begin::Read, readers, count, config.wait);
+    let writes = Pool::new(writes, Begin::Write, vec![writer], 1, config.wait).shared();
+    let reads = Pool::new(again(open_reader), Begin::Read, readers, count, config.wait).shared();
     Ok(Inner {
         reads,
         replicas: Vec::new(),
