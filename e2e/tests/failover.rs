@@ -1,17 +1,17 @@
 //! A failover of PostgreSQL to a standby that lags, under devices that stay: what was answered last may be gone from the store, but
 //! everything that comes after must reach everybody, although its numbers were given out before.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use martlet_e2e::{
     node::{Node, NodeOptions},
-    scene::{self, until},
+    scene::{self, Scene, until},
     sdk::{Player, cast, meet},
 };
 use martlet_protocol::id::ConversationId;
 use martlet_servers::{Postgres, Proxy, Shutdown};
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::task::{block_in_place, spawn_blocking};
 
 const DATABASE: &str = "martlet";
 /// So many messages of each device that the standby never sees, and then so many after the failover: more, so that numbers come again.
@@ -85,37 +85,64 @@ async fn read(players: &[Player], conversation: ConversationId, wanted: &[String
     .await
 }
 
-#[test]
-fn what_comes_after_a_failover_with_losses_reaches_everybody() {
-    scene::run("failover", |scene| async move {
+/// Two accounts' devices on one node, who have talked.
+struct Table {
+    pair: Pair,
+    players: Vec<Player>,
+    conversation: ConversationId,
+    /// Everything that everybody must have read.
+    all: Vec<String>,
+    _node: Node,
+}
+
+impl Table {
+    async fn set(scene: &Scene, options: impl FnOnce(&Pair) -> NodeOptions) -> Result<Self> {
         let folder = scene.folder().to_owned();
         let pair = spawn_blocking(move || Pair::start(&folder)).await??;
-        let options = NodeOptions::default().set(&format!("storage.database_url={}", pair.url()));
-        let node = Node::start(&scene, options.set("storage.timeout=3s")).await?;
-        let mut rng = scene.rng(0);
-        let mut players = cast(&scene, &node.url(), &mut rng).await?;
+        let node = Node::start(scene, options(&pair)).await?;
+        let mut players = cast(scene, &node.url(), &mut scene.rng(0)).await?;
         let conversation = meet(&players).await?;
         for player in &mut players {
             player.start()?;
         }
-        let mut all = say(&players, conversation, "before", 2)?;
-        read(&players, conversation, &all).await?;
+        let mut table = Self { pair, players, conversation, all: Vec::new(), _node: node };
+        table.talk("before", 2).await?;
+        Ok(table)
+    }
 
-        let mut pair = spawn_blocking(move || pair.part().map(|()| pair)).await??;
-        all.extend(say(&players, conversation, "lost", LOST)?);
-        read(&players, conversation, &all).await?;
+    /// Every device that is there says so many texts, and reads what all have said.
+    async fn talk(&mut self, part: &str, count: usize) -> Result<()> {
+        self.all.extend(say(&self.players, self.conversation, part, count)?);
+        read(&self.players, self.conversation, &self.all).await
+    }
+
+    /// Does something to the servers that takes a while; the devices go on meanwhile.
+    fn with_pair(&mut self, act: impl FnOnce(&mut Pair) -> Result<()>) -> Result<()> {
+        block_in_place(|| act(&mut self.pair))
+    }
+}
+
+#[test]
+fn what_comes_after_a_failover_with_losses_reaches_everybody() {
+    scene::run("failover", |scene| async move {
+        let mut table = Table::set(&scene, |pair| {
+            let options = NodeOptions::default().set(&format!("storage.database_url={}", pair.url()));
+            options.set("storage.timeout=3s")
+        })
+        .await?;
+        table.with_pair(|pair| pair.part())?;
+        table.talk("lost", LOST).await?;
         // Acks of what the standby never saw are on their way to the store, which is another one when they come.
-        let pair = spawn_blocking(move || pair.fail_over().map(|()| pair)).await??;
-        all.extend(say(&players, conversation, "after", AFTER)?);
-        read(&players, conversation, &all).await?;
-        // Whatever would come twice has time to come.
-        sleep(Duration::from_secs(1)).await;
-        read(&players, conversation, &all).await?;
+        table.with_pair(Pair::fail_over)?;
+        table.talk("after", AFTER).await?;
+        // Whatever comes twice has come before these.
+        table.talk("last", 1).await?;
 
+        let players = &table.players;
         let restarted =
             players.iter().filter(|player| player.told().worries.iter().any(|worry| worry.contains("StreamRestarted")));
         ensure!(restarted.count() == players.len(), "every device was told that its mailbox is numbered anew");
-        for player in &players {
+        for player in players {
             let told = player.told();
             let others: Vec<_> = told.worries.iter().filter(|worry| !worry.contains("StreamRestarted")).collect();
             ensure!(others.is_empty() && told.ended.is_none(), "a device was worried: {others:#?} {:?}", told.ended);
@@ -123,7 +150,7 @@ fn what_comes_after_a_failover_with_losses_reaches_everybody() {
         // New one-time prekeys are there: of the old ones nobody knows whether they were claimed.
         until("every device has uploaded one-time prekeys", || async {
             let sql = "SELECT count(DISTINCT device_key) FROM prekeys WHERE kind = 2 AND store_epoch > 1";
-            Ok(pair.standby.query(DATABASE, sql)? == players.len().to_string())
+            Ok(table.pair.standby.query(DATABASE, sql)? == players.len().to_string())
         })
         .await
     });
@@ -133,32 +160,21 @@ fn what_comes_after_a_failover_with_losses_reaches_everybody() {
 #[test]
 fn a_replica_that_lags_keeps_nothing_from_anybody() {
     scene::run("replica", |scene| async move {
-        let folder = scene.folder().to_owned();
-        let pair = spawn_blocking(move || Pair::start(&folder)).await??;
-        let options = NodeOptions::default()
-            .set(&format!("storage.database_url={}", pair.primary.url(DATABASE)))
-            .set(&format!("storage.replica_urls={}", pair.standby.url(DATABASE)));
-        let node = Node::start(&scene, options).await?;
-        let mut rng = scene.rng(0);
-        let mut players = cast(&scene, &node.url(), &mut rng).await?;
-        let conversation = meet(&players).await?;
-        for player in &mut players {
-            player.start()?;
-        }
-        let mut all = say(&players, conversation, "before", 2)?;
-        read(&players, conversation, &all).await?;
+        let mut table = Table::set(&scene, |pair| {
+            let options = NodeOptions::default().set(&format!("storage.database_url={}", pair.primary.url(DATABASE)));
+            options.set(&format!("storage.replica_urls={}", pair.standby.url(DATABASE)))
+        })
+        .await?;
         // It reads from the replica when it comes back.
-        let mut away = players.pop().context("a device")?;
+        let mut away = table.players.pop().context("a device")?;
         away.die();
-        all.extend(say(&players, conversation, "away", 2)?);
-        read(&players, conversation, &all).await?;
-        let _pair = spawn_blocking(move || pair.part().map(|()| pair)).await??;
-        all.extend(say(&players, conversation, "unseen", 3)?);
-        read(&players, conversation, &all).await?;
+        table.talk("away", 2).await?;
+        table.with_pair(|pair| pair.part())?;
+        table.talk("unseen", 3).await?;
         away.revive().await?;
-        players.push(away);
-        read(&players, conversation, &all).await?;
-        for player in &players {
+        table.players.push(away);
+        read(&table.players, table.conversation, &table.all).await?;
+        for player in &table.players {
             ensure!(player.told().worries.is_empty(), "a device was worried: {:#?}", player.told().worries);
         }
         Ok(())

@@ -72,14 +72,16 @@ impl Watch {
 
     /// What only nodes that share a database can get wrong.
     async fn look_at_cluster(&mut self) {
-        if let Ok(Some((facts, apart_ms))) = compare_clocks(&self.clock, &self.db, &self.config).await {
-            let allowed_ms = self.config.cluster.max_clock_difference.as_millis();
-            let told = format!(
-                "this machine's clock is {apart_ms} ms from the database's, whose time this node takes; run an NTP client on both"
-            );
-            self.tell("clock", if u128::from(apart_ms) > allowed_ms { Err(told) } else { Ok(()) });
+        if let Ok(Some(found)) = compare_clocks(&self.clock, &self.db, &self.config).await {
+            if let Some(apart_ms) = found.apart_ms {
+                let allowed_ms = self.config.cluster.max_clock_difference.as_millis();
+                let told = format!(
+                    "this machine's clock is {apart_ms} ms from the database's, whose time this node takes; run an NTP client on both"
+                );
+                self.tell("clock", if u128::from(apart_ms) > allowed_ms { Err(told) } else { Ok(()) });
+            }
             let told = "storage.database_url names a standby; name the primary, or promote it".to_owned();
-            self.tell("primary", if facts.is_standby { Err(told) } else { Ok(()) });
+            self.tell("primary", if found.facts.is_standby { Err(told) } else { Ok(()) });
         }
         let id = self.keep_node_id().await;
         self.tell("node id", id);
@@ -118,33 +120,37 @@ impl Watch {
 /// As there.
 pub async fn set_clock(clock: &Clock, db: &Db, config: &Config) -> Result<(), StorageError> {
     for _ in 0..START_TRIES {
-        if !db.is_shared() || compare_clocks(clock, db, config).await?.is_some() {
-            break;
+        match compare_clocks(clock, db, config).await? {
+            Some(Compared { apart_ms: None, .. }) => {}
+            Some(_) | None => break,
         }
     }
     Ok(())
 }
 
-/// Asks the database server for its time, and has the clock follow it if they are too far apart. Returns what the server said, and by how
-/// many milliseconds they are apart; `None` for the embedded store, and if the answer was slow.
+/// What [`compare_clocks`] found.
+#[derive(Debug, Clone, Copy)]
+pub struct Compared {
+    /// What the database server said.
+    pub facts: ServerFacts,
+    /// By how many milliseconds its clock and this node's are apart; `None` if the answer was too slow to tell.
+    pub apart_ms: Option<u64>,
+}
+
+/// Asks the database server for its time, and has the clock follow it if they are too far apart. `None` for the embedded store, which has
+/// no clock of its own.
 ///
 /// # Errors
 /// [`StorageError`] if it doesn't answer.
-pub async fn compare_clocks(
-    clock: &Clock,
-    db: &Db,
-    config: &Config,
-) -> Result<Option<(ServerFacts, u64)>, StorageError> {
+pub async fn compare_clocks(clock: &Clock, db: &Db, config: &Config) -> Result<Option<Compared>, StorageError> {
     let asked = clock.elapsed();
     let Some(facts) = db.server_facts().await? else { return Ok(None) };
     // Its time is of somewhere between question and answer. An answer that was slow says too little to change anything.
     let took = clock.elapsed().saturating_sub(asked);
     let limit = config.cluster.max_clock_difference;
     let right_ms = facts.now_ms.unsigned_abs().saturating_add(u64::try_from(took.as_millis() / 2).unwrap_or(0));
-    if took > SLOW_ANSWER {
-        return Ok(None);
-    }
-    Ok(Some((facts, clock.compare(right_ms, limit))))
+    let apart_ms = (took <= SLOW_ANSWER).then(|| clock.compare(right_ms, limit));
+    Ok(Some(Compared { facts, apart_ms }))
 }
 
 #[cfg(test)]

@@ -11,7 +11,10 @@ use std::{
 };
 
 use bytes::BytesMut;
-use martlet_protocol::{problem::close, wire::node_frame};
+use martlet_protocol::{
+    problem::close,
+    wire::{self, node_frame},
+};
 use martlet_storage::mailbox::Ack;
 use tokio::{
     sync::{Notify, Semaphore},
@@ -215,7 +218,7 @@ impl Worker {
                 Output::Frame(frame) => connection.subprotocol.encode(&frame, state.outbox()),
                 Output::Item(item) => connection.subprotocol.encode_item(item, state.outbox()),
                 Output::Whisper(payload) => connection.subprotocol.encode_whisper(&payload, state.outbox()),
-                Output::Acked(epoch, seq) => {
+                Output::Acked(wire::Cursor { epoch, seq }) => {
                     let device_key = connection.identity.device_key;
                     self.services.streams.acked(Ack { device_key, epoch, seq });
                 }

@@ -52,7 +52,7 @@ use contents::Contents;
 use counts::Counts;
 use endpoint::{Endpoint, Pool};
 use message::{BadMessage, NodeTag, Sealer};
-use queue::{Outgoing, Queue};
+use queue::{Committed, Outgoing, Queue};
 
 /// The name of this part in health.
 const PART: &str = "relay";
@@ -165,7 +165,7 @@ impl RedisRelay {
     pub(super) fn publish(&self, entries: impl IntoIterator<Item = Arc<LiveEntry>>) {
         let entries: Vec<_> = entries.into_iter().collect();
         let epoch = self.inner.subscribers.epoch();
-        self.inner.queue.put(entries.iter().cloned().map(|entry| Outgoing::Entry(epoch, entry)));
+        self.inner.queue.put(entries.iter().cloned().map(|entry| Outgoing::Entry(Committed { epoch, entry })));
         self.inner.subscribers.deliver(entries);
     }
 

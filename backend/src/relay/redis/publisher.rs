@@ -20,7 +20,7 @@ use super::{
     channel::{Channel, Naming},
     endpoint::{Connection, timed_out},
     message::Body,
-    queue::Outgoing,
+    queue::{Committed, Outgoing},
 };
 use crate::subscribers::{LiveEntry, LiveItem};
 
@@ -122,7 +122,7 @@ fn bodies(items: &[Outgoing], inline_content_bytes: usize) -> Vec<(Channel, Body
                     wire::RelayWhisper { expires_at_ms: whisper.expires_at_ms, payload: whisper.payload.clone() };
                 bodies.push((channel, Body::Whisper(whisper)));
             }
-            Outgoing::Entry(epoch, entry) => {
+            Outgoing::Entry(Committed { epoch, entry }) => {
                 let relayed = relayed(entry, inline_content_bytes, &mut hashes);
                 let size = entry.item.size_bytes();
                 if let Some((at, bytes)) = open.get_mut(&(*epoch, entry.device_key))
@@ -222,7 +222,8 @@ mod tests {
 
     fn entry(device: i64, seq: u64, content: &Bytes) -> Outgoing {
         let item = LiveItem::Entry(wire::MailboxEntry { seq, content: content.clone(), ..Default::default() });
-        Outgoing::Entry(1, Arc::new(LiveEntry { device_key: DeviceKey(device), seq, item }))
+        let entry = Arc::new(LiveEntry { device_key: DeviceKey(device), seq, item });
+        Outgoing::Entry(Committed { epoch: 1, entry })
     }
 
     fn seqs(body: &Body) -> Vec<u64> {

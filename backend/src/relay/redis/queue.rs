@@ -19,19 +19,26 @@ use crate::subscribers::{LiveEntry, Whisper};
 /// One thing to publish.
 #[derive(Debug, Clone)]
 pub(super) enum Outgoing {
-    /// A committed entry, and the store's epoch in which it was.
-    Entry(u64, Arc<LiveEntry>),
+    /// A committed entry.
+    Entry(Committed),
     /// This node holds the device's socket.
     Claim(DeviceKey, RelayClaim),
     /// An ephemeral message.
     Whisper(Arc<Whisper>),
 }
 
+/// An entry, and the store's epoch in which its `seq` was given out.
+#[derive(Debug, Clone)]
+pub(super) struct Committed {
+    pub(super) epoch: u64,
+    pub(super) entry: Arc<LiveEntry>,
+}
+
 impl Outgoing {
     /// Whose channel.
     pub(super) fn device_key(&self) -> DeviceKey {
         match self {
-            Self::Entry(_, entry) => entry.device_key,
+            Self::Entry(committed) => committed.entry.device_key,
             Self::Claim(device_key, _) => *device_key,
             Self::Whisper(whisper) => whisper.device_key,
         }
@@ -40,7 +47,7 @@ impl Outgoing {
     /// About what it takes in memory and in a message, in bytes.
     pub(super) fn size_bytes(&self) -> usize {
         let held = match self {
-            Self::Entry(_, entry) => entry.item.size_bytes(),
+            Self::Entry(committed) => committed.entry.item.size_bytes(),
             Self::Claim(..) => 0,
             Self::Whisper(whisper) => whisper.payload.len(),
         };

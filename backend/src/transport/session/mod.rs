@@ -37,8 +37,8 @@ pub(super) enum Output {
     Read(u64),
     /// Call [`Session::tick`] after this time.
     Tick(Duration),
-    /// The device has everything up to here: epoch and `seq`.
-    Acked(u64, u64),
+    /// The device has everything up to here.
+    Acked(wire::Cursor),
     /// Close with this code once everything before is written.
     Close(u16),
 }

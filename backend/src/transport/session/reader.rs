@@ -123,7 +123,8 @@ impl Reader {
                 if cursor.seq > self.acked {
                     self.acked = cursor.seq;
                     let across = planted::is(Bug::AckAcrossGap);
-                    out.push(Output::Acked(self.epoch, if across { self.head } else { cursor.seq }));
+                    let seq = if across { self.head } else { cursor.seq };
+                    out.push(Output::Acked(wire::Cursor { seq, ..cursor }));
                 }
             }
         }

@@ -176,11 +176,11 @@ fn acks_are_believed_up_to_the_cursor() {
     rig.reader.ack(3, cursor(2), &mut rig.out).expect("what it resumed at");
     assert_eq!(rig.taken(), [], "only once the store has confirmed the cursor");
     rig.range(range(4, vec![entry(3), entry(4)]));
-    assert_eq!(rig.taken().first(), Some(&Output::Acked(EPOCH, 2)));
+    assert_eq!(rig.taken().first(), Some(&Output::Acked(wire::Cursor { epoch: EPOCH, seq: 2 })));
 
     rig.reader.ack(4, cursor(4), &mut rig.out).expect("delivered");
     rig.reader.ack(5, cursor(3), &mut rig.out).expect("a repeat");
-    assert_eq!(rig.taken(), [Output::Acked(EPOCH, 4)]);
+    assert_eq!(rig.taken(), [Output::Acked(wire::Cursor { epoch: EPOCH, seq: 4 })]);
     let ahead = rig.reader.ack(6, cursor(5), &mut rig.out).expect_err("not delivered");
     assert_eq!(Code::parse(&ahead.code), Some(Code::CursorAhead));
     let epoch = rig.reader.ack(7, Some(wire::Cursor { epoch: 1, seq: 1 }), &mut rig.out).expect_err("another epoch");

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 /// Asks until the condition holds; for what follows from a control entry, which takes a moment.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
-    for _ in 0..200 {
+    for _ in 0..1000 {
         if condition().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("did not happen within two seconds: {what}");
+    panic!("did not happen in ten seconds and more: {what}");
 }
