@@ -156,7 +156,8 @@ impl<'de> Deserialize<'de> for Code {
 
 /// WebSocket close codes (RFC 6455, section 7.4; 4000 to 4999 are ours).
 pub mod close {
-    /// The node shuts down; the `Draining` frame before it said when to come back.
+    /// The node shuts down; the `Draining` frame before it said when to come back. Without that frame the store has become another one, or
+    /// the node missed part of the control stream: come back at once.
     pub const GOING_AWAY: u16 = 1001;
     /// A frame that breaks RFC 6455.
     pub const PROTOCOL_ERROR: u16 = 1002;
@@ -174,7 +175,7 @@ pub mod close {
     pub const TIMED_OUT: u16 = 4408;
     /// The device opened a newer socket, here or on another node.
     pub const REPLACED: u16 = 4409;
-    /// Over a rate limit of the socket.
+    /// Reserved for floods on a socket; a send over the rate is answered with `rate_limited`.
     pub const RATE_LIMITED: u16 = 4429;
 }
 

@@ -155,7 +155,7 @@ section! {
     /// Accounts, their devices, and how they sign in.
     Accounts as "accounts" {
         /// Devices an account may have at once.
-        max_devices: usize = 10, Count(1..=100);
+        max_devices: usize = 10, Count(1..=64);
         /// Memory of one password hash (Argon2id) in KiB. Existing passwords keep the cost they were hashed with.
         argon2_memory_kib: u32 = 19_456, Count(8..=4_194_304);
         /// Passes over that memory per password hash.
