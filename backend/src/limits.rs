@@ -30,6 +30,8 @@ const MAX_KEYS: usize = 200_000;
 const CHECKS_PER_SWEEP: u64 = 4096;
 /// How long to stay away when a table is full, in milliseconds.
 const FULL_RETRY_MS: u32 = 1000;
+/// How long to stay away with more at once than a burst ever allows. A config that loads has no such rate.
+const OVER_BURST_RETRY_MS: u32 = 60_000;
 
 type Limiter<K, S> = RateLimiter<K, S, Clock, NoOpMiddleware<Nanos>>;
 
@@ -112,12 +114,13 @@ impl Limits {
         self.0.lookups.check(*device)
     }
 
-    /// One account named in a claim by the device.
+    /// So many accounts named in a claim by the device: all of them or none, so that a claim that is refused costs nothing and the wait
+    /// named is enough for all.
     ///
     /// # Errors
     /// When to come back.
-    pub fn claim(&self, claimer: &DeviceId) -> Result<(), RetryAfterMs> {
-        self.0.claims_by_claimer.check(*claimer)
+    pub fn claim(&self, claimer: &DeviceId, accounts: usize) -> Result<(), RetryAfterMs> {
+        self.0.claims_by_claimer.check_all(*claimer, accounts)
     }
 
     /// One one-time prekey of the device given away, whoever claims.
@@ -190,7 +193,12 @@ impl<K: Hash + Eq + Clone> Keyed<K> {
     }
 
     fn check(&self, key: K) -> Result<(), RetryAfterMs> {
+        self.check_all(key, 1)
+    }
+
+    fn check_all(&self, key: K, count: usize) -> Result<(), RetryAfterMs> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
+        let Some(count) = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)) else { return Ok(()) };
         // Between two sweeps at most CHECKS_PER_SWEEP keys can be new, so the table never outgrows both together.
         if self.checks.fetch_add(1, Ordering::Relaxed) % CHECKS_PER_SWEEP == CHECKS_PER_SWEEP - 1 {
             limiter.retain_recent();
@@ -200,7 +208,8 @@ impl<K: Hash + Eq + Clone> Keyed<K> {
         if self.full.load(Ordering::Relaxed) {
             return Err(FULL_RETRY_MS);
         }
-        limiter.check_key(&key).map_err(|early| retry_after_ms(&early, &self.clock))
+        let Ok(decided) = limiter.check_key_n(&key, count) else { return Err(OVER_BURST_RETRY_MS) };
+        decided.map_err(|early| retry_after_ms(&early, &self.clock))
     }
 }
 
@@ -239,6 +248,19 @@ mod tests {
     fn zero_means_no_limit() {
         let (limits, _) = limits(|rates| rates.sign_ins_per_address_per_minute = 0);
         assert!((0..10_000).all(|_| limits.sign_in(IpAddr::from([127, 0, 0, 1])).is_ok()));
+    }
+
+    #[test]
+    fn a_claim_for_many_passes_whole_or_costs_nothing() {
+        let (limits, clock) = limits(|rates| rates.claims_per_claimer_per_minute = 6);
+        let device = DeviceId::new([1; 16]);
+        assert_eq!(limits.claim(&device, 4), Ok(()));
+        let wait = limits.claim(&device, 5).expect_err("two are left");
+        assert_eq!(limits.claim(&device, 0), Ok(()));
+        assert_eq!(limits.claim(&device, 2), Ok(()), "the refused claim took none of them");
+        clock.advance(Duration::from_millis(wait.into()) + Duration::from_secs(20));
+        assert_eq!(limits.claim(&device, 5), Ok(()));
+        assert_eq!(limits.claim(&device, 7), Err(OVER_BURST_RETRY_MS));
     }
 
     #[test]

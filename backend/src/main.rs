@@ -255,21 +255,31 @@ fn serve(loaded: Loaded) -> ExitCode {
         announce(&loaded.config, &node);
         stop.next().await;
         tracing::info!("stopping; a second signal ends it at once");
+        let longest = node.longest_stop();
         tokio::select! {
-            () = node.stop() => Ok(true),
-            () = stop.next() => Ok(false),
+            () = node.stop() => {}
+            () = stop.next() => give_up("a second signal came"),
+            () = tokio::time::sleep(longest) => give_up("it took too long: does the database answer?"),
         }
+        Ok(())
     });
     match outcome {
-        Ok(clean) => {
-            tracing::info!(clean, "stopped");
-            if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        Ok(()) => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
         }
         Err::<_, Box<dyn std::error::Error>>(error) => {
             eprintln!("{error}\n\nmartlet check looks at everything a start needs and names the fix.");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the process as it is. What was answered is on disk; what was not will be sent again.
+#[expect(clippy::disallowed_methods, reason = "returning would wait for calls to a database that may never end")]
+fn give_up(why: &'static str) -> ! {
+    tracing::error!(why, "ended before everything was finished");
+    std::process::exit(1)
 }
 
 /// SIGTERM (a supervisor) and SIGINT (Ctrl-C) mean the same: stop cleanly.

@@ -170,6 +170,14 @@ impl RunningNode {
         self.sockets.open()
     }
 
+    /// How long [`Self::stop`] may take when all is well but slow; after that something hangs. Sockets leave over the drain window, requests
+    /// have their time, and the last commits wait for a store that is away, once and once more.
+    #[must_use]
+    pub fn longest_stop(&self) -> Duration {
+        let config = &self.services.config;
+        config.server.drain_window + 3 * config.storage.timeout + 2 * Duration::from_secs(REQUEST_SHUTDOWN_S)
+    }
+
     /// Stops in order: no new sockets, clients told when to come back, their sends answered, no new connections, requests finished,
     /// commits done, acks written, store closed.
     ///

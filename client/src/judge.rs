@@ -34,6 +34,8 @@ pub struct Verdict {
     pub sender_lacks: Vec<(AccountId, u64)>,
     /// The members that it was meant for.
     pub members: Vec<AccountId>,
+    /// Their lists, as the sender signed them.
+    pub heads: Vec<ListHead>,
 }
 
 /// Checks signature, membership and recipients of an opened message.
@@ -71,6 +73,7 @@ pub fn judge(
         from_removed_device: sender.chain().device(&context.sender_device).is_none(),
         sender_lacks,
         members: membership.members.keys().copied().collect(),
+        heads,
     })
 }
 

@@ -70,6 +70,12 @@ pub enum Refused {
     /// A link that breaks the chain's rules: unsigned, or by somebody whose role does not allow it.
     #[error("a membership link was refused: {0}")]
     MembershipInvalid(MembershipError),
+    /// A new link by a removed device, under a list that is older than one its account was known by in this conversation.
+    #[error("a membership link comes from a device that was removed")]
+    MembershipSignerRemoved,
+    /// The same by a device that is still listed.
+    #[error("a membership link names an older device list than its account had before")]
+    MembershipListOlder,
 
     /// A mailbox entry that no node sealed for this device and entry.
     #[error("a mailbox entry is not sealed for this device")]

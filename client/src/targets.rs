@@ -51,22 +51,28 @@ impl Target {
         !looked_up_lately || !(usable || self.left_out)
     }
 
-    /// Takes a bundle whose every key the device vouches for.
+    /// Takes a bundle whose every key the device vouches for. A one-time key that the device signed and that can't be used is passed over
+    /// and returned as what it was refused for: the signed prekey serves, as it does when there is no one-time key, so that one bad key
+    /// doesn't stop a whole conversation.
     ///
     /// # Errors
     /// [`Refused`]; nothing is taken then.
-    pub fn take(&mut self, chain: &DeviceChain, bundle: &DeviceBundle, now_ms: u64) -> Result<(), Refused> {
+    pub fn take(
+        &mut self,
+        chain: &DeviceChain,
+        bundle: &DeviceBundle,
+        now_ms: u64,
+    ) -> Result<Option<Refused>, Refused> {
         check(chain, &bundle.device_id, &bundle.signed_prekey, PrekeyKind::Signed, now_ms)?;
-        if let Some(key) = &bundle.one_time_prekey {
-            check(chain, &bundle.device_id, key, PrekeyKind::OneTime, now_ms)?;
-            if self.seen_one_time.contains(&key.key_id) {
-                return Err(Refused::PrekeyRepeated);
-            }
-        }
+        let (one_time, passed_over) = match self.check_one_time(chain, bundle, now_ms) {
+            Ok(one_time) => (one_time, None),
+            Err(refused) if is_dispensable(refused) => (None, Some(refused)),
+            Err(refused) => return Err(refused),
+        };
         self.signed = Some(bundle.signed_prekey.clone());
         self.claimed_at_ms = now_ms;
         self.left_out = false;
-        if let Some(key) = &bundle.one_time_prekey {
+        if let Some(key) = one_time {
             self.seen_one_time.push(key.key_id);
             let surplus = self.seen_one_time.len().saturating_sub(REMEMBERED_ONE_TIME_IDS);
             self.seen_one_time.drain(..surplus);
@@ -75,7 +81,18 @@ impl Target {
                 self.one_time = Some(Reserved { key: key.clone(), for_message: None });
             }
         }
-        Ok(())
+        Ok(passed_over)
+    }
+
+    fn check_one_time<'a>(
+        &self,
+        chain: &DeviceChain,
+        bundle: &'a DeviceBundle,
+        now_ms: u64,
+    ) -> Result<Option<&'a SignedPrekey>, Refused> {
+        let Some(key) = &bundle.one_time_prekey else { return Ok(None) };
+        check(chain, &bundle.device_id, key, PrekeyKind::OneTime, now_ms)?;
+        if self.seen_one_time.contains(&key.key_id) { Err(Refused::PrekeyRepeated) } else { Ok(Some(key)) }
     }
 
     /// The server gave no keys for this device.
@@ -140,6 +157,15 @@ impl Target {
     pub fn is_provably_dormant(&self, now_ms: u64) -> bool {
         self.signed.as_ref().is_some_and(|key| key.not_after_ms <= now_ms.saturating_add(CLOCK_SKEW_MS))
     }
+}
+
+/// Whether a one-time key that was refused for this can be done without. Forged keys and forked or withheld lists can't: they say that
+/// the server, or the account, is not to be trusted with the message at all.
+const fn is_dispensable(refused: Refused) -> bool {
+    matches!(
+        refused,
+        Refused::PrekeyRepeated | Refused::PrekeyExpired | Refused::PrekeyUnfit(PrekeyError::Suite | PrekeyError::Weak)
+    )
 }
 
 /// Everything a sender checks about a prekey.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use martlet_e2e::{
+    clock::Stopwatch,
     node::{Node, NodeOptions},
     scene::{self, Scene, until},
     sdk::{Player, cast, meet},
@@ -178,5 +179,31 @@ fn a_replica_that_lags_keeps_nothing_from_anybody() {
             ensure!(player.told().worries.is_empty(), "a device was worried: {:#?}", player.told().worries);
         }
         Ok(())
+    });
+}
+
+/// A supervisor that stops a node must not wait for a database that says nothing.
+#[test]
+fn a_node_ends_although_its_database_is_silent() {
+    scene::run("silent", |scene| async move {
+        let folder = scene.folder().to_owned();
+        let mut server = spawn_blocking(move || Postgres::start(&folder.join("database"))).await??;
+        server.create_database(DATABASE)?;
+        let line = Proxy::start((Ipv4Addr::LOCALHOST, server.port()).into())?;
+        let url = format!("postgres://martlet@127.0.0.1:{}/{DATABASE}", line.port());
+        let options = NodeOptions::default().set(&format!("storage.database_url={url}")).set("storage.timeout=1s");
+        let mut node = Node::start(&scene, options).await?;
+        let mut players = cast(&scene, &node.url(), &mut scene.rng(0)).await?;
+        let conversation = meet(&players).await?;
+        for player in &mut players {
+            player.start()?;
+        }
+        say(&players, conversation, "before", 1)?;
+        line.stall()?;
+        say(&players, conversation, "waits for the commit", 3)?;
+        let watch = Stopwatch::start();
+        node.terminate().await?;
+        println!("ended {:?} after SIGTERM", watch.elapsed());
+        block_in_place(|| server.stop(Shutdown::Immediate))
     });
 }

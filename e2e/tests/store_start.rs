@@ -13,6 +13,7 @@ use martlet_e2e::{
     wire::{Account, Circle, Rest, message::Outgoing, username},
 };
 use martlet_protocol::{id::ClientMessageId, rest};
+use martlet_servers::Postgres;
 
 /// Runs `martlet` with nothing of the test's own environment, in an empty folder.
 fn martlet(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Output> {
@@ -212,6 +213,30 @@ fn a_retry_after_a_restart_gets_the_first_answer() {
         let refused = rest.post::<_, rest::Accepted>(&outgoing.path(), Some(&device.token), &other).await;
         let code = refused.as_ref().err().and_then(|error| error.code());
         ensure!(code == Some("message_id_reused"), "other bytes under the same id: {refused:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_second_node_under_the_same_id_is_refused_and_told_why() {
+    scene::run("same-id", |scene: Scene| async move {
+        let folder = scene.folder().join("database");
+        let server = tokio::task::spawn_blocking(move || Postgres::start(&folder)).await??;
+        server.create_database("martlet")?;
+        let options = || {
+            let options = NodeOptions::default().set(&format!("storage.database_url={}", server.url("martlet")));
+            options.set("cluster.node_id=twin").set(&format!("storage.secret_file={}/secret", scene.folder().display()))
+        };
+        let mut first = Node::start(&scene, options()).await?;
+        let mut second = Node::prepare(&scene, options())?;
+        second.spawn()?;
+        ensure!(!second.ended().await?.success(), "it has served");
+        let said = second.log()?;
+        ensure!(said.contains("another node runs as twin") && said.contains("cluster.node_id"), "{said}");
+        // The id is free once its process is gone, however it went.
+        first.kill().await?;
+        second.restart().await?;
+        ensure!(!second.has_ended()?, "it serves");
         Ok(())
     });
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use martlet_protocol::{
-    id::DeviceId,
+    id::{AccountId, DeviceId},
     rest::{AccountLists, ClaimAccount, ClaimAnswer, DeviceBundle},
 };
 use martlet_storage::{
@@ -70,12 +70,13 @@ struct Found {
 }
 
 struct Target {
-    account: martlet_protocol::id::AccountId,
+    account: AccountId,
     device: DeviceRow,
 }
 
 impl Accounts {
-    /// Bundles of the accounts' active devices, the claimer's own device left out, with the lists after those the claimer knows.
+    /// Bundles of the accounts' active devices, the claimer's own device left out, with the lists after those the claimer knows. An account
+    /// that is named twice is claimed once.
     ///
     /// # Errors
     /// [`AccountError::NotFound`] if one of the accounts does not exist, [`AccountError::RateLimited`], [`AccountError::TooLarge`].
@@ -89,19 +90,74 @@ impl Accounts {
         if wanted.len() > allowed {
             return Err(AccountError::TooLarge { what: "accounts", given: wanted.len(), allowed });
         }
-        for _ in wanted {
-            inner.limits.claim(&claimer.device_id).map_err(AccountError::RateLimited)?;
+        let wanted = merged(wanted);
+        inner.limits.claim(&claimer.device_id, wanted.len()).map_err(AccountError::RateLimited)?;
+        inner.claim_accounts(claimer, wanted).await
+    }
+
+    /// As [`Self::claim_bundles`], for as many of the accounts as the claimer's rate and a claim's size allow; those after them are left out.
+    ///
+    /// # Errors
+    /// [`AccountError::RateLimited`] if the rate allows none, otherwise as [`Self::claim_bundles`].
+    pub async fn claim_allowed(
+        &self,
+        claimer: &DeviceIdentity,
+        wanted: &[ClaimAccount],
+    ) -> Result<ClaimAnswer, AccountError> {
+        let inner = &*self.0;
+        let mut wanted = merged(wanted);
+        wanted.truncate(inner.config.conversations.max_members_group);
+        for within in 0..wanted.len() {
+            match inner.limits.claim(&claimer.device_id, 1) {
+                Ok(()) => {}
+                Err(retry_after_ms) if within == 0 => return Err(AccountError::RateLimited(retry_after_ms)),
+                Err(_) => {
+                    wanted.truncate(within);
+                    break;
+                }
+            }
         }
-        let now_ms = inner.clock.now_ms();
-        let (own, accounts) = (claimer.device_id, wanted.to_vec());
-        let found = inner.db.read(move |conn| find(conn, &own, &accounts, now_ms)).await?;
-        let wanted = inner.wanted(claimer.device_key, &found.targets, now_ms);
-        let claimed = inner.claim(claimer.device_key, wanted, now_ms).await?;
-        Ok(ClaimAnswer { bundles: bundles(&found.targets, claimed), lists: found.lists, dormant: found.dormant })
+        inner.claim_accounts(claimer, wanted).await
     }
 }
 
+/// Each account once, with all of the devices asked for and the lists after the oldest that was named. Claimed twice, the second answer about
+/// a device would be without the one-time prekey that the first one took.
+fn merged(wanted: &[ClaimAccount]) -> Vec<ClaimAccount> {
+    let mut at: HashMap<AccountId, usize> = HashMap::with_capacity(wanted.len());
+    let mut merged: Vec<ClaimAccount> = Vec::with_capacity(wanted.len());
+    for account in wanted {
+        let Some(index) = at.get(&account.account_id).copied() else {
+            at.insert(account.account_id, merged.len());
+            merged.push(account.clone());
+            continue;
+        };
+        let first = &mut merged[index];
+        first.known_n = first.known_n.min(account.known_n);
+        if first.device_ids.is_empty() || account.device_ids.is_empty() {
+            // None named means all of them.
+            first.device_ids.clear();
+        } else {
+            first.device_ids.extend_from_slice(&account.device_ids);
+        }
+    }
+    merged
+}
+
 impl Inner {
+    /// Claims what the limits have let pass.
+    async fn claim_accounts(
+        &self,
+        claimer: &DeviceIdentity,
+        accounts: Vec<ClaimAccount>,
+    ) -> Result<ClaimAnswer, AccountError> {
+        let (own, now_ms) = (claimer.device_id, self.clock.now_ms());
+        let found = self.db.read(move |conn| find(conn, &own, &accounts, now_ms)).await?;
+        let wanted = self.wanted(claimer.device_key, &found.targets, now_ms);
+        let claimed = self.claim(claimer.device_key, wanted, now_ms).await?;
+        Ok(ClaimAnswer { bundles: bundles(&found.targets, claimed), lists: found.lists, dormant: found.dormant })
+    }
+
     /// Decides per device whether a one-time prekey is given.
     fn wanted(&self, claimer: DeviceKey, targets: &[Target], now_ms: u64) -> Vec<Wanted> {
         // The pair first: whoever asks again and again must not use up what the target gives others.
@@ -204,6 +260,20 @@ fn bundles(targets: &[Target], claimed: Vec<Claimed>) -> Vec<DeviceBundle> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_that_is_named_twice_is_claimed_once() {
+        let claim = |account: u8, known_n, devices: &[u8]| ClaimAccount {
+            account_id: AccountId::new([account; 16]),
+            known_n,
+            device_ids: devices.iter().map(|device| DeviceId::new([*device; 16])).collect(),
+        };
+        let merged = merged(&[claim(1, 4, &[1]), claim(2, 1, &[3]), claim(1, 2, &[2]), claim(2, 1, &[])]);
+        assert_eq!(merged.len(), 2);
+        assert_eq!((merged[0].account_id, merged[0].known_n), (AccountId::new([1; 16]), 2));
+        assert_eq!(merged[0].device_ids, [DeviceId::new([1; 16]), DeviceId::new([2; 16])]);
+        assert!(merged[1].device_ids.is_empty(), "all of them");
+    }
 
     #[test]
     fn one_claim_per_pair_and_day() {

@@ -1,6 +1,8 @@
 //! argon2id off the async threads, under a permit count: memory for passwords is at most permits × configured memory.
 //!
-//! Knows nothing of accounts. Who has no hash is compared with a made-up one, so that the answer takes the same time.
+//! Knows nothing of accounts. Who has no hash is compared with a made-up one, so that the answer takes the same time. The made-up one has the
+//! config's cost, a stored one the cost of its time; so after a change of the config the time of an account differs from nobody's until
+//! it has signed in once, which hashes its password anew.
 
 use std::sync::{
     Arc,
@@ -37,6 +39,14 @@ struct Hasher {
     nobody: String,
 }
 
+/// What became of a comparison.
+pub(super) struct Verified {
+    /// The password is the one of the hash.
+    pub(super) matches: bool,
+    /// The same password by the config's cost, to be stored in the place of a hash of another one.
+    pub(super) renewed: Option<String>,
+}
+
 impl Passwords {
     pub(super) fn new(config: &config::Accounts, pepper: [u8; 32]) -> Result<Self, AccountError> {
         let params = Params::new(config.argon2_memory_kib, config.argon2_iterations, 1, None).map_err(refused)?;
@@ -57,12 +67,21 @@ impl Passwords {
         self.run(move |hasher| hasher.hash(password.as_bytes())).await
     }
 
-    /// Whether the password is the one of the hash. Without a hash the answer is no, after the same work.
-    pub(super) async fn verify(&self, password: Password, hash: Option<String>) -> Result<bool, AccountError> {
+    /// Whether the password is the one of the hash. Without a hash the answer is no, after the same work. With `may_renew` (everything else
+    /// about the asker is right), a hash of another cost than the config's comes back as one of that cost, under the same permit.
+    pub(super) async fn verify(
+        &self,
+        password: Password,
+        hash: Option<String>,
+        may_renew: bool,
+    ) -> Result<Verified, AccountError> {
         self.verifications.fetch_add(1, Ordering::Relaxed);
         self.run(move |hasher| {
             let matches = hasher.matches(password.as_bytes(), hash.as_deref().unwrap_or(&hasher.nobody))?;
-            Ok(matches && hash.is_some())
+            let Some(hash) = hash.filter(|_| matches) else { return Ok(Verified { matches: false, renewed: None }) };
+            let renew = may_renew && hasher.is_of_another_cost(&hash)?;
+            let renewed = renew.then(|| hasher.hash(password.as_bytes())).transpose()?;
+            Ok(Verified { matches: true, renewed })
         })
         .await
     }
@@ -130,6 +149,12 @@ impl Hasher {
             Err(error) => Err(refused(error)),
         }
     }
+
+    fn is_of_another_cost(&self, hash: &str) -> Result<bool, AccountError> {
+        let hash = PasswordHash::new(hash).map_err(refused)?;
+        let cost = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
+        Ok(cost(&Params::try_from(&hash).map_err(refused)?) != cost(&self.params))
+    }
 }
 
 fn refused(error: impl std::fmt::Display) -> AccountError {
@@ -145,6 +170,12 @@ mod tests {
         Passwords::new(&config, [7; 32]).expect("a cost that argon2 takes")
     }
 
+    async fn matches(passwords: &Passwords, text: &str, hash: Option<&String>) -> bool {
+        let verified = passwords.verify(password(text), hash.cloned(), true).await.expect("verified");
+        assert!(verified.renewed.is_none(), "its cost is the config's");
+        verified.matches
+    }
+
     fn password(text: &str) -> Password {
         Password::any(text.to_owned())
     }
@@ -154,16 +185,32 @@ mod tests {
         let passwords = passwords();
         let hash = passwords.hash(password("correct horse")).await.expect("hashed");
         assert!(hash.starts_with("$argon2id$"));
-        assert!(passwords.verify(password("correct horse"), Some(hash.clone())).await.expect("verified"));
-        assert!(!passwords.verify(password("wrong horse"), Some(hash.clone())).await.expect("verified"));
-        assert!(!passwords.verify(password("correct horse"), None).await.expect("verified"));
+        assert!(matches(&passwords, "correct horse", Some(&hash)).await);
+        assert!(!matches(&passwords, "wrong horse", Some(&hash)).await);
+        assert!(!matches(&passwords, "correct horse", None).await);
         assert_eq!(passwords.verifications(), 3);
         let other_pepper = Passwords::new(
             &config::Accounts { argon2_memory_kib: 8, argon2_iterations: 1, ..config::Accounts::default() },
             [8; 32],
         )
         .expect("a cost that argon2 takes");
-        assert!(!other_pepper.verify(password("correct horse"), Some(hash)).await.expect("verified"));
+        assert!(!matches(&other_pepper, "correct horse", Some(&hash)).await);
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_another_cost_is_renewed_for_who_may_sign_in() {
+        let hash = passwords().hash(password("correct horse")).await.expect("hashed");
+        assert!(hash.contains("m=8,t=1,p=1"), "{hash}");
+        let dearer = config::Accounts { argon2_memory_kib: 16, argon2_iterations: 2, ..config::Accounts::default() };
+        let dearer = Passwords::new(&dearer, [7; 32]).expect("a cost that argon2 takes");
+        for (text, may_renew) in [("wrong horse", true), ("correct horse", false)] {
+            let verified = dearer.verify(password(text), Some(hash.clone()), may_renew).await.expect("verified");
+            assert_eq!((verified.matches, verified.renewed), (text == "correct horse", None));
+        }
+        let verified = dearer.verify(password("correct horse"), Some(hash), true).await.expect("verified");
+        let renewed = verified.renewed.expect("its cost was another one");
+        assert!(verified.matches && renewed.contains("m=16,t=2,p=1"), "{renewed}");
+        assert!(matches(&dearer, "correct horse", Some(&renewed)).await);
     }
 
     #[tokio::test]

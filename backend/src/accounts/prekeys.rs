@@ -1,13 +1,18 @@
 //! Prekeys that devices bring: every signature, suite, life and list head is checked before one is stored.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use martlet_protocol::{
     chain::devices::{DeviceChain, ListedDevice},
-    crypto::{PrekeyError, verify_prekey},
+    crypto::{KNOWN_SUITES, PrekeyError, verify_prekey},
+    id::Hash,
     rest::{PrekeyKind, PrekeyState, PrekeyUpload, SignedPrekey},
 };
 use martlet_storage::{
+    accounts,
     devices::{self, DeviceStatus},
     prekeys::{self, Stock, UploadError},
 };
@@ -23,9 +28,11 @@ pub(super) struct FirstPrekeys {
     pub(super) one_time: Vec<SignedPrekey>,
 }
 
-/// The device that a prekey must be of, and the chain whose lists it may name.
+/// The device that a prekey must be of, and the lists that it may name.
 struct Owner<'a> {
     chain: &'a DeviceChain,
+    /// Hashes by number, of lists from before what the chain at hand begins with.
+    older: &'a HashMap<u64, Hash>,
     device: &'a ListedDevice,
     now_ms: u64,
 }
@@ -45,14 +52,23 @@ impl Accounts {
         let now_ms = inner.clock.now_ms();
         let max = inner.max_one_time();
         let DeviceIdentity { account_id, device_id, device_key, .. } = *identity;
-        let chain = inner.db.read(move |conn| super::lists::head_chain(conn, &account_id)).await?.1;
+        let named = lists_named(&upload);
+        let (chain, older) = inner
+            .db
+            .read(move |conn| {
+                let (account, chain) = super::lists::head_chain(conn, &account_id)?;
+                let older = accounts::list_hashes(conn, account.account_key, &named)?;
+                Ok::<_, AccountError>((chain, older.into_iter().collect::<HashMap<_, _>>()))
+            })
+            .await?;
         // Off the writer: a full pool is 200 signatures, some ten milliseconds.
         let upload = blocking(move || {
             let device = chain.device(&device_id).ok_or(AccountError::Unauthenticated)?;
-            check_upload(&upload, &Owner { chain: &chain, device, now_ms })?;
+            check_upload(&upload, &Owner { chain: &chain, older: &older, device, now_ms })?;
             Ok(upload)
         })
         .await?;
+        let may_have_returned = upload.signed_prekey.is_some();
         let stock = inner
             .db
             .write(move |conn| {
@@ -67,6 +83,10 @@ impl Accounts {
             })
             .await?;
         inner.streams.hello_changed(device_key);
+        if may_have_returned {
+            // A device that was dormant is one to send to again, and every sender that is told so later costs it messages.
+            inner.streams.control_changed();
+        }
         Ok(inner.prekey_state(&stock))
     }
 
@@ -90,7 +110,8 @@ impl FirstPrekeys {
         device: &ListedDevice,
         now_ms: u64,
     ) -> Result<Self, AccountError> {
-        check_upload(&upload, &Owner { chain, device, now_ms })?;
+        // A device that joins signed the newest list itself, so it has no older one to name than the chain at hand.
+        check_upload(&upload, &Owner { chain, older: &HashMap::new(), device, now_ms })?;
         let signed = upload.signed_prekey.ok_or(AccountError::PrekeyInvalid("a signed prekey is needed to join"))?;
         Ok(Self { signed, one_time: upload.one_time_prekeys })
     }
@@ -119,6 +140,26 @@ impl Inner {
     }
 }
 
+impl Owner<'_> {
+    /// The hash of the account's list with this number.
+    fn list_hash(&self, n: u64) -> Option<Hash> {
+        self.chain.hash_at(n).or_else(|| self.older.get(&n).copied())
+    }
+
+    /// Whether somebody could seal to a key of this suite for this device. A node carries suites that it does not know, but there is one
+    /// pool and one signed prekey per device: where the device lists a known suite, senders of that one get them, and could use no other.
+    fn is_served_by(&self, suite: u32) -> bool {
+        let known = |suite: &u32| KNOWN_SUITES.contains(suite);
+        known(&suite) || !self.device.suites.iter().any(known)
+    }
+}
+
+/// Numbers of the lists that the upload's prekeys name, each once.
+fn lists_named(upload: &PrekeyUpload) -> Vec<u64> {
+    let keys = upload.signed_prekey.iter().chain(&upload.one_time_prekeys);
+    keys.map(|key| key.list_n).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 fn check_upload(upload: &PrekeyUpload, owner: &Owner<'_>) -> Result<(), AccountError> {
     if let Some(key) = &upload.signed_prekey {
         check_prekey(key, PrekeyKind::Signed, owner)?;
@@ -137,12 +178,14 @@ fn check_prekey(key: &SignedPrekey, kind: PrekeyKind, owner: &Owner<'_>) -> Resu
     if !owner.device.suites.contains(&key.suite) {
         return invalid("its suite is not one that the device is listed with");
     }
+    if !owner.is_served_by(key.suite) {
+        return invalid("its suite is not known here, and the device lists one that is");
+    }
     if key.not_after_ms <= owner.now_ms || key.not_after_ms - owner.now_ms > millis(MAX_LIFE) {
         return invalid("not_after_ms lies in the past or more than 62 days ahead");
     }
     // A device that hasn't heard of a new list yet may go on naming the one before; nobody may name one that isn't.
-    let (n, hash) = (owner.chain.n(), owner.chain.hash());
-    if key.list_n == 0 || key.list_n > n || (key.list_n == n && key.list_hash != hash) {
+    if key.list_n > owner.chain.n() || owner.list_hash(key.list_n) != Some(key.list_hash) {
         return invalid("it names a device list that is not of the account's chain");
     }
     match verify_prekey(key, owner.chain.account_id(), &owner.device.device_id, &owner.device.signing_key) {

@@ -1,7 +1,8 @@
 //! A listed device that lost its token proves itself by its account's password and its own key.
 //!
 //! Unknown name, wrong password, unknown device and wrong proof get one answer after the same work: the same queries, one signature
-//! verification and one password verification, against made-up ones where there is nothing to verify against.
+//! verification and one password verification, against made-up ones where there is nothing to verify against. Only who is let in
+//! has a password of another cost than the config's hashed anew.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -56,9 +57,10 @@ impl Accounts {
             blocking(move || Ok(verify_sign_in_proof(&username, &device_id, signed_at_ms, &key, &proof).is_ok()))
                 .await?;
         let hash = claimant.account.as_ref().map(|account| account.password_hash.clone());
-        let known = inner.passwords.verify(Password::any(password), hash).await?;
+        let account = claimant.account_if_active().filter(|_| recent && proved);
+        let verified = inner.passwords.verify(Password::any(password), hash, account.is_some()).await?;
 
-        let Some(account) = claimant.account_if_active().filter(|_| recent && proved && known) else {
+        let Some(account) = account.filter(|_| verified.matches) else {
             return Err(AccountError::WrongCredentials);
         };
         let token = Secret::token(&mut crate::clock::rng());
@@ -67,10 +69,13 @@ impl Accounts {
         let device_key = inner
             .db
             .write(move |conn| {
+                if let Some(renewed) = &verified.renewed {
+                    accounts::renew_password_hash(conn, account.account_key, &account.password_hash, renewed)?;
+                }
                 // Checked again where nothing can change any more: it may have been revoked while the password was hashed.
                 let device = devices::by_id(conn, &device_id)?.filter(|now| now.status == DeviceStatus::Active);
                 let device = device.ok_or(AccountError::WrongCredentials)?;
-                tokens::delete_of_device(conn, device.device_key, now_s)?;
+                tokens::delete_of_device(conn, device.device_key, &device_id, now_s)?;
                 store_token(conn, device.device_key, &token.hash, &stored)?;
                 Ok::<_, AccountError>(device.device_key)
             })

@@ -85,7 +85,8 @@ impl Tokens {
                 Ok(hash) => self.forget_one(&hash),
                 Err(_) => self.forget_all(),
             },
-            Some(Event::AccountListChanged(_) | Event::MembershipChanged(_)) | None => {}
+            // The tokens themselves have entries of their own.
+            Some(Event::AccountListChanged(_) | Event::MembershipChanged(_) | Event::SignedOut(_)) | None => {}
         }
     }
 
@@ -134,7 +135,10 @@ impl Accounts {
         let inner = &*self.0;
         let hash = presented(token, TOKEN_PREFIX).ok_or(AccountError::Unauthenticated)?;
         let now_ms = inner.clock.now_ms();
-        if let Some(identity) = inner.tokens.cached(&hash, now_ms) {
+        // What is cached is worth something only while this node follows the control stream, which says what has ended.
+        if inner.streams.may_push()
+            && let Some(identity) = inner.tokens.cached(&hash, now_ms)
+        {
             return Ok(identity);
         }
         let forgotten = inner.tokens.forgotten.load(Ordering::SeqCst);
@@ -185,15 +189,18 @@ impl Accounts {
         Ok(session)
     }
 
-    /// Ends the presented token, and the device's socket.
+    /// Ends the presented token, and the device's socket on whichever node it is.
     ///
     /// # Errors
     /// [`AccountError::Storage`].
     pub async fn sign_out(&self, identity: &DeviceIdentity, token: &str) -> Result<(), AccountError> {
         let inner = &*self.0;
         let hash = presented(token, TOKEN_PREFIX).ok_or(AccountError::Unauthenticated)?;
-        inner.end_token(hash).await?;
-        inner.streams.signed_out(identity.device_key);
+        let (device_id, now_s) = (identity.device_id, inner.clock.now_s());
+        let ended = inner.db.write(move |conn| tokens::sign_out(conn, &hash, &device_id, now_s)).await;
+        ended.map_err(AccountError::Storage)?;
+        inner.tokens.forget_one(&hash);
+        inner.streams.control_changed();
         Ok(())
     }
 

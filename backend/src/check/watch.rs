@@ -85,6 +85,9 @@ impl Watch {
         }
         let id = self.keep_node_id().await;
         self.tell("node id", id);
+        let resting = self.streams.resting_replicas();
+        let told = || format!("{resting} of storage.replica_urls failed lately; the primary answers in their place");
+        self.tell("replicas", if resting == 0 { Ok(()) } else { Err(told()) });
     }
 
     /// The right to the id goes with its connection; then it is claimed anew.

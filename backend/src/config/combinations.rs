@@ -26,6 +26,7 @@ pub fn refused(config: &Config) -> Vec<ConfigError> {
         pings(config),
         send_burst(config),
         ephemeral_burst(config),
+        claims(config),
         reconnects(config),
         several_servers(config),
         relay_alone(config),
@@ -134,6 +135,19 @@ fn burst(rate: u32, burst: u32, keys: [&str; 2]) -> Option<ConfigError> {
     refuse(keys, why)
 }
 
+/// A claim takes one of the rate per account, all at once: for a group that is larger it would be refused for ever.
+fn claims(config: &Config) -> Option<ConfigError> {
+    let (rate, members) = (config.limits.claims_per_claimer_per_minute, config.conversations.max_members_group);
+    if rate == 0 || rate as usize >= members {
+        return None;
+    }
+    let why = format!(
+        "a first message to a group claims keys of up to {members} accounts at once and only {rate} a minute are allowed; raise the \
+         first to at least {members} or lower the second"
+    );
+    refuse(["limits.claims_per_claimer_per_minute", "conversations.max_members_group"], why)
+}
+
 fn reconnects(config: &Config) -> Option<ConfigError> {
     let (min, max) = (config.relay.reconnect_min, config.relay.reconnect_max);
     if min <= max {
@@ -206,6 +220,16 @@ mod tests {
         one("relay.reconnect_min and ", |c| c.relay.reconnect_min = secs(6));
         one("relay.redis_url and ", |c| c.relay.redis_url = Some(SecretUrl::new("redis://a,redis://b")));
         one("limits.ephemeral_per_device_per_second and ", |c| c.limits.ephemeral_burst = 1);
+        one("limits.claims_per_claimer_per_minute and conversations.max_members_group: ", |c| {
+            c.limits.claims_per_claimer_per_minute = 255;
+        });
+        one("limits.claims_per_claimer_per_minute and ", |c| c.conversations.max_members_group = 601);
+    }
+
+    #[test]
+    fn claims_without_a_rate_are_enough_for_any_group() {
+        assert_eq!(keys_refused(|c| c.limits.claims_per_claimer_per_minute = 0), [""; 0]);
+        assert_eq!(keys_refused(|c| c.limits.claims_per_claimer_per_minute = 256), [""; 0]);
     }
 
     #[test]

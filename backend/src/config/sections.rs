@@ -156,7 +156,8 @@ section! {
     Accounts as "accounts" {
         /// Devices an account may have at once.
         max_devices: usize = 10, Count(1..=64);
-        /// Memory of one password hash (Argon2id) in KiB. Existing passwords keep the cost they were hashed with.
+        /// Memory of one password hash (Argon2id) in KiB. Existing passwords keep the cost they were hashed with
+        /// until their account signs in.
         argon2_memory_kib: u32 = 19_456, Count(8..=4_194_304);
         /// Passes over that memory per password hash.
         argon2_iterations: u32 = 2, Count(1..=100);
@@ -176,8 +177,8 @@ section! {
 section! {
     /// The one-time keys that devices leave with the node.
     Prekeys as "prekeys" {
-        /// One-time prekeys kept per device.
-        max_one_time: usize = 200, Count(1..=10_000);
+        /// One-time prekeys kept per device. A new device brings 100.
+        max_one_time: usize = 200, Count(100..=10_000);
         /// Stock below which a device is told to bring more.
         low_water: usize = 20, Count(0..=10_000);
     }
@@ -217,6 +218,10 @@ section! {
         commit_max_delay: Duration = millis(1), Time(millis(0)..=secs(1));
         /// Sends that wait for their commit at most; further ones are refused with the code `busy`.
         send_queue: usize = 10_000, Count(1..=10_000_000);
+        /// Bytes of sends that wait for their commit at most; further ones are refused with the code `busy`.
+        send_queue_bytes: usize = mib(256), Bytes(mib(8)..=mib(1024 * 1024));
+        /// Mailbox entries in one transaction, about: a send for more devices than that is written alone.
+        commit_max_entries: usize = 20_000, Count(1..=1_000_000);
         /// How long a repeated send gets its first answer again.
         answer_retention: Duration = hours(24), Time(hours(24)..=days(30));
         /// Devices whose seal key is kept in memory (about 200 bytes each); others are set up anew when needed.
@@ -319,8 +324,9 @@ section! {
         sign_ins_per_address_per_minute: u32 = 10, RATE;
         /// Accounts made per minute from one address.
         registrations_per_address_per_minute: u32 = 10, RATE;
-        /// Prekey claims per minute by one device.
-        claims_per_claimer_per_minute: u32 = 120, RATE;
+        /// Accounts whose prekeys one device may claim per minute. The first message to a group claims all of its members at once, so it
+        /// is at least conversations.max_members_group.
+        claims_per_claimer_per_minute: u32 = 600, RATE;
         /// Prekey claims per minute for one device, whoever claims: it keeps others from draining its one-time prekeys.
         claims_per_target_per_minute: u32 = 120, RATE;
         /// Look-ups of usernames per minute by one device.

@@ -2,6 +2,7 @@
 
 use martlet_protocol::{
     chain::members::MembershipChain,
+    id::{ConversationId, Hash},
     rest::{Conversation, ConversationKind, CreateConversation},
 };
 use martlet_storage::{
@@ -16,7 +17,8 @@ impl Conversations {
     /// Creates a conversation. The same link again gives the same conversation.
     ///
     /// # Errors
-    /// [`ConversationError::Exists`] if the two accounts have a direct conversation already; typed per cause otherwise.
+    /// [`ConversationError::Exists`] if the two accounts have a direct conversation already, [`ConversationError::ListConflict`] if the
+    /// link names an older device list than the signer's newest; typed per cause otherwise.
     pub async fn create(
         &self,
         identity: &DeviceIdentity,
@@ -35,7 +37,14 @@ fn create_in(
     create: &CreateConversation,
     limits: &config::Conversations,
 ) -> Result<Conversation, ConversationError> {
-    let named = Named::read(conn, &create.creation, identity)?;
+    accounts::lock(conn, &identity.account_id)?;
+    let mut named = Named::read(&create.creation, identity)?;
+    // The first answer was lost; since then the account's list may have moved on, which is no reason for a second conversation.
+    let made = ConversationId::new(*Hash::of(&create.creation.link.0).as_bytes());
+    if let Some(row) = conversations::by_id_for_member(conn, &made, identity.account_key)? {
+        return show(conn, row);
+    }
+    named.find_key(conn, identity)?;
     let chain = MembershipChain::create(&create.creation, |signer| named.resolve(signer));
     let chain = chain.map_err(ConversationError::Link)?;
     if chain.kind == ConversationKind::Group && chain.members.len() > limits.max_members_group {
@@ -51,7 +60,7 @@ fn create_in(
     };
     match conversations::create(conn, &new) {
         Ok(_) => {}
-        // The first answer was lost; what the asker then made is still there.
+        // The same request once more at the same time.
         Err(CreateError::Exists { conversation_id }) if conversation_id == chain.conversation_id => {}
         Err(error) => return Err(error.into()),
     }

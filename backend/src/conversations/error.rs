@@ -1,7 +1,10 @@
 //! Why something about a conversation was refused. Every variant but the store's own means: nothing was changed.
 
 use martlet_protocol::{
-    chain::members::MembershipError, id::ConversationId, problem::Code, rest::SignedMembershipLink,
+    chain::members::MembershipError,
+    id::ConversationId,
+    problem::Code,
+    rest::{SignedDeviceList, SignedMembershipLink},
 };
 use martlet_storage::{
     StorageError,
@@ -26,6 +29,9 @@ pub enum ConversationError {
     /// The link does not extend the head: these come after the one it extends.
     #[error("the membership has moved on")]
     LinkConflict(Vec<SignedMembershipLink>),
+    /// The signer's account has a newer device list than the link names: these come after the named one.
+    #[error("the signer's device list has moved on")]
+    ListConflict(Vec<SignedDeviceList>),
     /// The two accounts have this direct conversation already.
     #[error("the two have a direct conversation already")]
     Exists(ConversationId),
@@ -60,6 +66,7 @@ impl ConversationError {
             Self::Link(MembershipError::LastOwner) => Code::LastOwner,
             Self::Link(_) | Self::LinkUnfit(_) => Code::MembershipInvalid,
             Self::LinkConflict(_) => Code::MembershipConflict,
+            Self::ListConflict(_) => Code::DeviceListConflict,
             Self::Exists(_) => Code::ConversationExists,
             Self::TooManyMembers { .. } => Code::TooManyMembers,
             Self::TitleTooLong { .. } => Code::TextInvalid,

@@ -17,8 +17,9 @@ impl Conversations {
     /// Appends a link to the membership chain. The head again changes nothing.
     ///
     /// # Errors
-    /// [`ConversationError::LinkConflict`] if it does not extend the head, [`ConversationError::Link`] if it breaks a rule,
-    /// [`ConversationError::Forbidden`] if the signer's role does not allow it.
+    /// [`ConversationError::LinkConflict`] if it does not extend the head, [`ConversationError::ListConflict`] if it names an older
+    /// device list than the signer's newest, [`ConversationError::Link`] if it breaks a rule, [`ConversationError::Forbidden`] if the
+    /// signer's role does not allow it.
     pub async fn change_membership(
         &self,
         identity: &DeviceIdentity,
@@ -43,6 +44,8 @@ fn change(
     max_members: usize,
     now_s: u64,
 ) -> Result<(), ConversationError> {
+    // The account first: a revocation that is under way comes before this link or after it, not in between.
+    accounts::lock(conn, &identity.account_id)?;
     conversations::lock(conn, conversation_id)?;
     let row = find(conn, conversation_id, identity.account_key)?;
     let hash = martlet_protocol::id::Hash::of(&signed.link.0);
@@ -51,7 +54,8 @@ fn change(
     }
     let rows = conversations::members(conn, row.conversation_key)?;
     let head = head_chain(&row, &rows)?;
-    let named = Named::read(conn, signed, identity)?;
+    let mut named = Named::read(signed, identity)?;
+    named.find_key(conn, identity)?;
     let next = match head.extend(signed, |signer| named.resolve(signer)) {
         Ok(next) => next,
         Err(MembershipError::Shorter | MembershipError::WrongNumber { .. } | MembershipError::OtherBranch) => {

@@ -143,6 +143,7 @@ impl From<ConversationError> for ApiError {
     fn from(error: ConversationError) -> Self {
         let api = from_domain(error.code(), &error);
         match error {
+            ConversationError::ListConflict(lists) => api.with(Extra { lists, ..Extra::default() }),
             ConversationError::LinkConflict(membership) => api.with(Extra { membership, ..Extra::default() }),
             ConversationError::Exists(id) => api.with(Extra { conversation_id: Some(id), ..Extra::default() }),
             _ => api,

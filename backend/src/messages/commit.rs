@@ -11,7 +11,7 @@ use martlet_storage::{
     Db, DeviceKey, StorageError,
     db::{
         self,
-        sends::{EntryBody, MailboxLimits, PreparedSend, SendOutcome},
+        sends::{MailboxLimits, PreparedSend, SendOutcome},
     },
     planted::{self, Bug},
 };
@@ -21,13 +21,14 @@ use tokio::{runtime::Handle, sync::mpsc, sync::oneshot};
 use super::{
     Reply, SendError,
     answer::{Answers, RequestKey},
+    batch::{Batch, SendJob, Space, Waiting, collect_entries},
     mismatch::Explainer,
     seal::Prepared,
 };
 use crate::{
     clock::Clock,
     config::Config,
-    streams::{LiveEntry, LiveItem, Published, Streams},
+    streams::{Published, Streams},
     vital,
 };
 
@@ -45,12 +46,6 @@ pub enum Job {
     Stop,
 }
 
-/// A send and who hears of it.
-pub struct SendJob {
-    pub prepared: Prepared,
-    pub reply: Reply,
-}
-
 /// What [`Committer::start`] needs.
 #[derive(Clone)]
 pub struct Parts {
@@ -63,15 +58,27 @@ pub struct Parts {
     pub runtime: Handle,
 }
 
+impl Job {
+    /// Rows that it adds to a transaction.
+    fn entries(&self) -> usize {
+        match self {
+            Self::Send(job) => job.prepared.send.entries.len(),
+            Self::Probe { .. } | Self::Stop => 0,
+        }
+    }
+}
+
 /// The way to the commit threads.
 pub struct Committer {
+    space: Space,
     queues: Vec<mpsc::Sender<Job>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 impl Committer {
     pub fn start(parts: &Parts) -> io::Result<Self> {
-        let mut started = Self { queues: Vec::new(), threads: Mutex::default() };
+        let space = Space::new(parts.config.messages.send_queue_bytes);
+        let mut started = Self { space, queues: Vec::new(), threads: Mutex::default() };
         for number in 0..parts.config.commit_writers() {
             let (queue, jobs) = mpsc::channel(parts.config.messages.send_queue);
             let worker = Worker::new(parts, jobs);
@@ -82,6 +89,14 @@ impl Committer {
             started.threads.lock().push(thread);
         }
         Ok(started)
+    }
+
+    /// Puts a send of this device in its queue. If there is no room, the sender hears it here and now.
+    pub fn send(&self, sender: DeviceKey, prepared: Prepared, reply: Reply) {
+        match self.space.take(&prepared) {
+            Some(room) => self.enqueue(sender, Job::Send(Box::new(SendJob { prepared, reply, room }))),
+            None => reply(Err(SendError::Busy)),
+        }
     }
 
     /// Puts a job of this device in its queue. If that is full or gone, the asker hears it here and now.
@@ -115,6 +130,7 @@ impl Committer {
 struct Worker {
     jobs: mpsc::Receiver<Job>,
     max_sends: usize,
+    max_entries: usize,
     max_delay: Duration,
     give_up_after: Duration,
     limits: MailboxLimits,
@@ -132,6 +148,7 @@ impl Worker {
         Self {
             jobs,
             max_sends: config.messages.commit_max_sends,
+            max_entries: config.messages.commit_max_entries,
             max_delay: config.messages.commit_max_delay,
             give_up_after: config.storage.timeout,
             limits: MailboxLimits {
@@ -151,12 +168,26 @@ impl Worker {
     fn run(mut self) {
         let mut jobs = Vec::with_capacity(self.max_sends);
         let mut under_load = false;
-        while self.jobs.blocking_recv_many(&mut jobs, self.max_sends) > 0 {
+        while let Some(first) = self.jobs.blocking_recv() {
+            jobs.push(first);
+            self.fill(&mut jobs);
             if under_load {
                 self.gather(&mut jobs);
             }
             under_load = jobs.len() > 1;
             self.handle(&mut jobs);
+        }
+    }
+
+    /// Takes what stands in the queue, up to what one transaction may hold. One send's entries stay together.
+    fn fill(&mut self, jobs: &mut Vec<Job>) {
+        let mut entries: usize = jobs.iter().map(Job::entries).sum();
+        while jobs.len() < self.max_sends
+            && entries < self.max_entries
+            && let Ok(job) = self.jobs.try_recv()
+        {
+            entries += job.entries();
+            jobs.push(job);
         }
     }
 
@@ -167,142 +198,129 @@ impl Worker {
     fn gather(&mut self, jobs: &mut Vec<Job>) {
         if jobs.len() < self.max_sends && !self.max_delay.is_zero() {
             thread::sleep(self.max_delay);
-            while jobs.len() < self.max_sends
-                && let Ok(job) = self.jobs.try_recv()
-            {
-                jobs.push(job);
-            }
+            self.fill(jobs);
         }
     }
 
     fn handle(&mut self, jobs: &mut Vec<Job>) {
-        let mut sends = Vec::with_capacity(jobs.len());
-        let mut waiting = Vec::with_capacity(jobs.len());
+        let mut batch = Batch::default();
         let mut probes = Vec::new();
         for job in jobs.drain(..) {
             match job {
-                Job::Send(job) => {
-                    let SendJob { prepared: Prepared { send, key, sender, accepted, request, recipients }, reply } =
-                        *job;
-                    sends.push(send);
-                    waiting.push(Waiting { key, sender, accepted, request, recipients, reply });
-                }
+                Job::Send(job) => batch.push(*job),
                 Job::Probe { key, found } => probes.push((key, found)),
                 Job::Stop => self.jobs.close(),
             }
         }
-        if !sends.is_empty() {
-            self.commit(sends, waiting);
+        if !batch.sends.is_empty() {
+            self.commit(batch);
         }
         for (key, found) in probes {
             self.probe(&key, found);
         }
     }
 
-    fn commit(&self, sends: Vec<PreparedSend>, mut waiting: Vec<Waiting>) {
+    fn commit(&self, batch: Batch) {
         let epoch = self.streams.epoch();
-        match self.write_whatever_comes(&sends, &mut waiting) {
+        let mut batch = Arc::new(batch);
+        let (result, tries) = self.write_whatever_comes(&batch);
+        match result {
             Ok(outcomes) => {
+                // A try that was given up may still hold the batch.
+                let sends = match Arc::get_mut(&mut batch) {
+                    Some(batch) => std::mem::take(&mut batch.sends),
+                    None => batch.sends.clone(),
+                };
                 let mut entries = Vec::with_capacity(sends.iter().map(|send| send.entries.len()).sum());
-                for ((send, waiting), outcome) in sends.into_iter().zip(waiting).zip(outcomes) {
-                    self.conclude(send, waiting, outcome, &mut entries);
+                for ((index, send), outcome) in sends.into_iter().enumerate().zip(outcomes) {
+                    self.conclude(send, &batch, index, outcome, &mut entries);
                 }
                 self.streams.publish(entries, epoch);
             }
             Err(error) => {
-                tracing::error!(reason = error.reason(), sends = sends.len(), "commit failed");
-                for waiting in waiting {
-                    (waiting.reply)(Err(SendError::OutcomeUnknown));
+                tracing::error!(reason = error.reason(), sends = batch.sends.len(), "commit failed");
+                for waiting in &batch.waiting {
+                    waiting.answer(Err(SendError::OutcomeUnknown));
                 }
             }
+        }
+        if tries > 1 {
+            // An earlier try may have committed what nobody was told of.
+            self.streams.in_doubt(batch.devices());
         }
     }
 
     /// A batch whose outcome is unknown is tried again whole: its answers' rows say which of it was committed. A store that is away gets
     /// some time to come back, any other failure one more try.
+    /// Also tells how often it was tried.
     #[expect(clippy::disallowed_methods, reason = "this thread serves nothing else while the store is away")]
-    fn write_whatever_comes(
-        &self,
-        sends: &[PreparedSend],
-        waiting: &mut [Waiting],
-    ) -> Result<Vec<SendOutcome>, StorageError> {
+    fn write_whatever_comes(&self, batch: &Arc<Batch>) -> (Result<Vec<SendOutcome>, StorageError>, usize) {
         let began = self.clock.elapsed();
         let mut tries = 0;
         loop {
-            let error = match self.write(sends, waiting) {
-                Ok(outcomes) => return Ok(outcomes),
+            tries += 1;
+            let error = match self.write(batch) {
+                Ok(outcomes) => return (Ok(outcomes), tries),
                 Err(error) => error,
             };
-            tries += 1;
             let waits = error.may_pass() && self.clock.elapsed().saturating_sub(began) < self.give_up_after;
             if !waits && tries > 1 {
-                return Err(error);
+                return (Err(error), tries);
             }
-            tracing::warn!(reason = error.reason(), sends = sends.len(), "commit failed, trying the batch again");
+            tracing::warn!(reason = error.reason(), sends = batch.sends.len(), "commit failed, trying the batch again");
             thread::sleep(if matches!(error, StorageError::Unavailable(_)) { RETRY_PAUSE } else { Duration::ZERO });
         }
     }
 
-    fn write(&self, sends: &[PreparedSend], waiting: &mut [Waiting]) -> Result<Vec<SendOutcome>, StorageError> {
-        let now_ms = self.clock.now_ms();
-        db::sends::planted::before_commit(&self.db, sends)?;
-        self.db.write_blocking(|conn| {
+    fn write(&self, batch: &Arc<Batch>) -> Result<Vec<SendOutcome>, StorageError> {
+        let (now_ms, limits) = (self.clock.now_ms(), self.limits);
+        let (batch, answers, streams) = (batch.clone(), self.answers.clone(), self.streams.clone());
+        db::sends::planted::before_commit(&self.db, &batch.sends)?;
+        self.db.write_in_time(move |conn| {
             let seal_answer = |send: usize, partial: &[usize]| {
-                let waiting = &waiting[send];
-                self.answers.seal(&waiting.key, &waiting.accepted_but(partial)).unwrap_or_default()
+                let waiting = &batch.waiting[send];
+                answers.seal(&waiting.key, &waiting.accepted_but(partial)).unwrap_or_default()
             };
-            let outcomes = db::sends::commit_sends(conn, sends, &self.limits, now_ms, &seal_answer)?;
-            self.too_early(sends, waiting, &outcomes);
+            let outcomes = db::sends::commit_sends(conn, &batch.sends, &limits, now_ms, &seal_answer)?;
+            too_early(&streams, &batch, &outcomes);
             Ok(outcomes)
         })
     }
 
-    /// Does nothing but in a build with planted bugs: answers or relays while the transaction is still open.
-    fn too_early(&self, sends: &[PreparedSend], waiting: &mut [Waiting], outcomes: &[SendOutcome]) {
-        let (answers, relays) = (planted::is(Bug::AnswerBeforeCommit), planted::is(Bug::RelayBeforeCommit));
-        if !answers && !relays {
-            return;
-        }
-        let mut entries = Vec::new();
-        for ((send, waiting), outcome) in sends.iter().zip(waiting).zip(outcomes) {
-            let SendOutcome::Committed { seqs, partial } = outcome else { continue };
-            if answers {
-                let reply = std::mem::replace(&mut waiting.reply, Box::new(drop));
-                reply(Ok(waiting.accepted_but(partial)));
-            }
-            if relays {
-                collect_entries(send.clone(), seqs, partial, &mut entries);
-            }
-        }
-        if !entries.is_empty() {
-            self.streams.publish(entries, self.streams.epoch());
-        }
-    }
-
     /// Answers one send and collects what its devices get.
-    fn conclude(&self, send: PreparedSend, waiting: Waiting, outcome: SendOutcome, entries: &mut Vec<Published>) {
+    fn conclude(
+        &self,
+        send: PreparedSend,
+        batch: &Arc<Batch>,
+        index: usize,
+        outcome: SendOutcome,
+        entries: &mut Vec<Published>,
+    ) {
+        let waiting = &batch.waiting[index];
         match outcome {
             SendOutcome::Committed { seqs, partial } => {
-                let accepted = waiting.accepted_but(&partial);
-                (waiting.reply)(Ok(accepted));
+                waiting.answer(Ok(waiting.accepted_but(&partial)));
                 collect_entries(send, &seqs, &partial, entries);
             }
             SendOutcome::Repeat { answer, same_request: true } => {
                 let first = self.answers.open(&waiting.key, &answer);
-                (waiting.reply)(first.ok_or(SendError::OutcomeUnknown));
+                waiting.answer(first.ok_or(SendError::OutcomeUnknown));
             }
-            SendOutcome::Repeat { same_request: false, .. } => (waiting.reply)(Err(SendError::MessageIdReused)),
+            SendOutcome::Repeat { same_request: false, .. } => waiting.answer(Err(SendError::MessageIdReused)),
             SendOutcome::Mismatch => {
-                let explainer = self.explainer.clone();
+                let (explainer, batch) = (self.explainer.clone(), batch.clone());
                 self.runtime.spawn(async move {
-                    (waiting.reply)(Err(explainer.explain(&waiting.sender, &waiting.request).await));
+                    let Waiting { sender, request, .. } = &batch.waiting[index];
+                    let problem = explainer.explain(sender, request).await;
+                    batch.waiting[index].answer(Err(problem));
                 });
             }
         }
     }
 
     fn probe(&self, key: &RequestKey, found: oneshot::Sender<Option<Result<wire::Accepted, SendError>>>) {
-        let stored = self.db.write_blocking(|conn| db::sends::find_answer(conn, &key.row));
+        let row = key.row;
+        let stored = self.db.write_in_time(move |conn| db::sends::find_answer(conn, &row));
         let first = match stored {
             Ok(None) => None,
             Ok(Some(stored)) if key.same_request(&stored.request_mac) => {
@@ -316,41 +334,23 @@ impl Worker {
     }
 }
 
-/// A send in the transaction and who hears of it.
-struct Waiting {
-    key: RequestKey,
-    sender: crate::accounts::DeviceIdentity,
-    accepted: wire::Accepted,
-    request: super::request::Request,
-    recipients: Vec<super::fork::Recipient>,
-    reply: Reply,
-}
-
-impl Waiting {
-    fn accepted_but(&self, partial: &[usize]) -> wire::Accepted {
-        let partial_device_ids = partial.iter().map(|entry| self.recipients[*entry].device_id.to_wire()).collect();
-        wire::Accepted { partial_device_ids, ..self.accepted.clone() }
+/// Does nothing but in a build with planted bugs: answers or relays while the transaction is still open.
+fn too_early(streams: &Streams, batch: &Batch, outcomes: &[SendOutcome]) {
+    let (answers, relays) = (planted::is(Bug::AnswerBeforeCommit), planted::is(Bug::RelayBeforeCommit));
+    if !answers && !relays {
+        return;
     }
-}
-
-fn collect_entries(send: PreparedSend, seqs: &[u64], partial: &[usize], entries: &mut Vec<Published>) {
-    let content = send.content.unwrap_or_default();
-    for (index, (entry, seq)) in send.entries.into_iter().zip(seqs).enumerate() {
-        let seq = *seq;
-        let gap = |reason: wire::GapReason| {
-            LiveItem::Gap(wire::Gap { from_seq: seq, to_seq: seq, count: 1, reason: reason.into() })
-        };
-        let item = match entry.body {
-            EntryBody::Dormant => gap(wire::GapReason::Dormant),
-            EntryBody::Sealed(_) if partial.contains(&index) => gap(wire::GapReason::Quota),
-            EntryBody::Sealed(sealed) => LiveItem::Entry(wire::MailboxEntry {
-                seq,
-                entry_id: entry.entry_id.to_wire(),
-                sealed,
-                content: content.clone(),
-            }),
-        };
-        let device_key = entry.device;
-        entries.push(Published { device_key, entry: Arc::new(LiveEntry { device_key, seq, item }) });
+    let mut entries = Vec::new();
+    for ((send, waiting), outcome) in batch.sends.iter().zip(&batch.waiting).zip(outcomes) {
+        let SendOutcome::Committed { seqs, partial } = outcome else { continue };
+        if answers {
+            waiting.answer(Ok(waiting.accepted_but(partial)));
+        }
+        if relays {
+            collect_entries(send.clone(), seqs, partial, &mut entries);
+        }
+    }
+    if !entries.is_empty() {
+        streams.publish(entries, streams.epoch());
     }
 }

@@ -46,7 +46,8 @@ pub struct AccountView {
     pub suites: Vec<u32>,
     /// Active and suspended ones.
     pub devices: Vec<DeviceView>,
-    /// When a device of it that was awake at the reading falls dormant unless it renewed its signed prekey since.
+    /// When a device of it that was awake at the reading falls dormant unless it renewed its signed prekey since. One that was dormant and
+    /// comes back is told of by a control entry.
     pub reread_at_ms: u64,
 }
 
@@ -143,6 +144,7 @@ impl Directory {
         // Counted first: who caches after that sees that it must not, and who cached before is dropped below.
         self.0.changes.fetch_add(1, Ordering::SeqCst);
         match &entry.event {
+            // Also written when a dormant device of the account has brought a signed prekey: `reread_at_ms` knows nothing of that.
             Some(wire::control_entry::Event::AccountListChanged(changed)) => {
                 if let Ok(id) = AccountId::try_from(changed.account_id.as_ref()) {
                     self.0.accounts.remove(&id);

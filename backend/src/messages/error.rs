@@ -101,7 +101,9 @@ impl SendError {
         let mut problem = code.problem(detail);
         match self {
             Self::Mismatch(mismatch) => problem.mismatch = Some(*mismatch),
-            Self::RateLimited(retry_after_ms) => problem.retry_after_ms = retry_after_ms,
+            Self::RateLimited(retry_after_ms) | Self::Accounts(AccountError::RateLimited(retry_after_ms)) => {
+                problem.retry_after_ms = retry_after_ms;
+            }
             _ if matches!(code, Code::Busy | Code::Unavailable) => problem.retry_after_ms = BUSY_RETRY_MS,
             _ => {}
         }
@@ -119,5 +121,18 @@ impl SendError {
                 | Self::LifetimeInvalid { .. }
                 | Self::TooLarge { .. }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_names_its_wait_wherever_it_was_met() {
+        for error in [SendError::RateLimited(700), SendError::Accounts(AccountError::RateLimited(700))] {
+            let problem = error.into_problem();
+            assert_eq!((problem.code.as_str(), problem.retry_after_ms), (Code::RateLimited.as_str(), 700));
+        }
     }
 }

@@ -58,7 +58,9 @@ impl Explainer {
         })
     }
 
-    /// Bundles of missing devices and lists of stale accounts, as one claim: so the claim limits count them.
+    /// Bundles of missing devices and lists of stale accounts, as one claim: so the claim limits count them. More accounts than the rate
+    /// allows at this moment don't spoil the answer: the first ones come with their bundles, the others with their lists if those are stale,
+    /// and the next answer begins with them. Only a sender who may claim nothing at all is told to wait.
     async fn claim(
         &self,
         sender: &DeviceIdentity,
@@ -78,10 +80,10 @@ impl Explainer {
         }
         let mut answer = match claims.as_slice() {
             [] => ClaimAnswer { bundles: Vec::new(), lists: Vec::new(), dormant: Vec::new() },
-            claims => self.accounts.claim_bundles(sender, claims).await?,
+            claims => self.accounts.claim_allowed(sender, claims).await?,
         };
         for (account_id, named) in &differences.stale {
-            if claims.iter().all(|claim| claim.account_id != *account_id) {
+            if answer.lists.iter().all(|lists| lists.account_id != *account_id) {
                 answer.lists.push(self.accounts.lists_after(*account_id, *named).await?);
             }
         }

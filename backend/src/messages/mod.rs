@@ -8,6 +8,7 @@
 //! It does not read mailboxes (that is `streams`) and never looks into content or headers.
 
 mod answer;
+mod batch;
 mod commit;
 mod directory;
 mod error;
@@ -35,7 +36,7 @@ use crate::{
 pub use error::SendError;
 
 use answer::{Answers, RequestKey};
-use commit::{Committer, Job, SendJob};
+use commit::{Committer, Job};
 use directory::{Audience, Directory};
 use fork::Recipient;
 use mismatch::Explainer;
@@ -127,9 +128,7 @@ impl Messages {
         let inner = &*self.0;
         let key = inner.answers.request_key(&sender.device_id, &request);
         match inner.prepare(sender, request, &key).await {
-            Ok(prepared) => {
-                inner.committer.enqueue(sender.device_key, Job::Send(Box::new(SendJob { prepared, reply })))
-            }
+            Ok(prepared) => inner.committer.send(sender.device_key, prepared, reply),
             Err(refused) => reply(inner.first_answer_or(refused, sender.device_key, key).await),
         }
     }

@@ -9,10 +9,11 @@ use martlet_protocol::{
     wire::{self, control_entry::Event},
 };
 use martlet_storage::{
-    DeviceKey, StorageError, accounts,
+    Conn, DeviceKey, StorageError, accounts,
     control::{self, Position},
     devices,
     planted::{self, Bug},
+    tokens,
 };
 
 use super::{Inner, gate::Moment};
@@ -54,10 +55,10 @@ impl Inner {
                 self.forget_all("the control stream does not go on from where this node was");
                 seq = head;
             }
-            for (at, entry) in entries {
-                self.act_on(&entry).await?;
-                seq = seq.max(at);
+            if let Some((last, _)) = entries.last() {
+                seq = seq.max(*last);
             }
+            self.act_on(entries.into_iter().map(|(_, entry)| entry).collect()).await?;
             if seq >= head {
                 self.gate.checked(since);
                 return Ok(Position { epoch, seq });
@@ -65,24 +66,24 @@ impl Inner {
         }
     }
 
-    async fn act_on(&self, entry: &wire::ControlEntry) -> Result<(), StorageError> {
-        for callback in self.callbacks.read().iter() {
-            callback(entry);
+    /// Tells the caches, then the sockets: those of the devices concerned that read here, found in one read of the store.
+    async fn act_on(&self, entries: Vec<wire::ControlEntry>) -> Result<(), StorageError> {
+        for entry in &entries {
+            for callback in self.callbacks.read().iter() {
+                callback(entry);
+            }
         }
-        match &entry.event {
-            Some(Event::DeviceEnded(_)) if planted::is(Bug::OpenAfterRevocation) => {}
-            Some(Event::DeviceEnded(ended)) => {
-                if let Some(device_key) = self.device_key(&ended.device_id).await? {
-                    self.subscribers.close(device_key, close::DEVICE_ENDED);
-                }
+        if self.subscribers.count() == 0 {
+            // A socket that comes now begins with a look at the store.
+            return Ok(());
+        }
+        let now_ms = self.clock.now_ms();
+        let words = self.db.read(move |conn| words(conn, &entries, now_ms)).await?;
+        for (device_key, word) in words {
+            match word {
+                Word::Close(code) => self.subscribers.close(device_key, code),
+                Word::HelloAgain => self.subscribers.hello_changed(device_key),
             }
-            Some(Event::AccountListChanged(changed)) => {
-                for device_key in self.device_keys(&changed.account_id).await? {
-                    self.subscribers.hello_changed(device_key);
-                }
-            }
-            // A socket outlives the token it began with: tokens are rotated under it.
-            Some(Event::TokenEnded(_) | Event::MembershipChanged(_)) | None => {}
         }
         Ok(())
     }
@@ -96,21 +97,45 @@ impl Inner {
         }
         self.subscribers.close_all(close::GOING_AWAY);
     }
+}
 
-    async fn device_key(&self, device_id: &[u8]) -> Result<Option<DeviceKey>, StorageError> {
-        let Ok(device_id) = DeviceId::try_from(device_id) else { return Ok(None) };
-        let device = self.db.read(move |conn| devices::by_id(conn, &device_id)).await?;
-        Ok(device.map(|device| device.device_key))
-    }
+/// What a device's socket is told.
+enum Word {
+    Close(u16),
+    HelloAgain,
+}
 
-    async fn device_keys(&self, account_id: &[u8]) -> Result<Vec<DeviceKey>, StorageError> {
-        let Ok(account_id) = AccountId::try_from(account_id) else { return Ok(Vec::new()) };
-        self.db
-            .read(move |conn| {
-                let Some(account) = accounts::by_id(conn, &account_id)? else { return Ok(Vec::new()) };
+/// Whose sockets are told what because of these entries, in their order.
+fn words(conn: &mut Conn, entries: &[wire::ControlEntry], now_ms: u64) -> Result<Vec<(DeviceKey, Word)>, StorageError> {
+    let mut words = Vec::new();
+    for entry in entries {
+        match &entry.event {
+            Some(Event::DeviceEnded(_)) if planted::is(Bug::OpenAfterRevocation) => {}
+            Some(Event::DeviceEnded(ended)) => {
+                let device = device(conn, &ended.device_id)?;
+                words.extend(device.map(|device_key| (device_key, Word::Close(close::DEVICE_ENDED))));
+            }
+            Some(Event::SignedOut(signed_out)) => {
+                let Some(device_key) = device(conn, &signed_out.device_id)? else { continue };
+                // One that has signed in again comes back with its new token; whoever opened the socket with an old one can't.
+                let may_return = tokens::has_one(conn, device_key, now_ms)?;
+                let code = if may_return { close::GOING_AWAY } else { close::DEVICE_ENDED };
+                words.push((device_key, Word::Close(code)));
+            }
+            Some(Event::AccountListChanged(changed)) => {
+                let Ok(account_id) = AccountId::try_from(changed.account_id.as_ref()) else { continue };
+                let Some(account) = accounts::by_id(conn, &account_id)? else { continue };
                 let devices = devices::by_account(conn, account.account_key)?;
-                Ok(devices.into_iter().map(|device| device.device_key).collect())
-            })
-            .await
+                words.extend(devices.into_iter().map(|device| (device.device_key, Word::HelloAgain)));
+            }
+            // A socket outlives the token it began with: tokens are rotated under it.
+            Some(Event::TokenEnded(_) | Event::MembershipChanged(_)) | None => {}
+        }
     }
+    Ok(words)
+}
+
+fn device(conn: &mut Conn, device_id: &[u8]) -> Result<Option<DeviceKey>, StorageError> {
+    let Ok(device_id) = DeviceId::try_from(device_id) else { return Ok(None) };
+    Ok(devices::by_id(conn, &device_id)?.map(|device| device.device_key))
 }

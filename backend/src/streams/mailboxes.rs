@@ -1,7 +1,10 @@
 //! Reading mailboxes from the store: ranges for sockets that catch up, states for hellos, heads for the comparison. All of it bounded:
 //! a hundred thousand devices that come back at once queue here, each for a range of limited size, instead of in the store's pool.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use martlet_protocol::wire;
 use martlet_storage::{
@@ -16,6 +19,9 @@ use crate::{clock::Clock, subscribers::LiveItem};
 const MAX_RANGE_ITEMS: u32 = 1000;
 /// Ranges under way per read connection of the store: one that is read, one that waits for it.
 const READS_PER_CONNECTION: usize = 2;
+
+/// How long a replica is left alone that failed or did not answer: devices that come back must not wait for it one after the other.
+const REPLICA_REST: Duration = Duration::from_secs(15);
 
 /// A part of a mailbox and where the mailbox stood at that moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,48 +48,80 @@ pub struct Wanted {
 pub(super) struct Mailboxes {
     /// Replicas are asked in turn.
     replica_turn: AtomicUsize,
+    /// Until when each is left alone, in milliseconds of the steady clock.
+    resting_until_ms: Vec<AtomicU64>,
     db: Db,
     clock: Clock,
-    permits: Semaphore,
+    /// For ranges, which may wait for a replica.
+    ranges: Semaphore,
+    /// For states and heads, which the primary answers in no time and which bounds depend on.
+    looks: Semaphore,
 }
 
 impl Mailboxes {
     pub(super) fn new(db: Db, clock: Clock, read_connections: usize) -> Self {
+        let permits = read_connections.max(1) * READS_PER_CONNECTION;
         Self {
             replica_turn: AtomicUsize::new(0),
+            resting_until_ms: (0..db.replicas()).map(|_| AtomicU64::new(0)).collect(),
             db,
             clock,
-            permits: Semaphore::new(read_connections.max(1) * READS_PER_CONNECTION),
+            ranges: Semaphore::new(permits),
+            looks: Semaphore::new(permits),
         }
     }
 
     pub(super) async fn state(&self, device_key: DeviceKey) -> Result<Option<MailboxState>, StorageError> {
-        let _permit = self.permits.acquire().await.map_err(|_| StorageError::Busy)?;
+        let _permit = self.looks.acquire().await.map_err(|_| StorageError::Busy)?;
         self.db.read(move |conn| mailbox::state(conn, device_key)).await
     }
 
     /// State and range of one snapshot; `None` if the device has no mailbox (any more). A replica is asked first, where there is one;
     /// what it says counts only if it has come as far as what is known to exist.
     pub(super) async fn range(&self, device: DeviceKey, wanted: Wanted) -> Result<Option<MailboxRange>, StorageError> {
-        let _permit = self.permits.acquire().await.map_err(|_| StorageError::Busy)?;
+        let _permit = self.ranges.acquire().await.map_err(|_| StorageError::Busy)?;
         let Wanted { after_seq, known_head, max_bytes } = wanted;
         let now_s = self.clock.earliest_s();
         let query = RangeQuery { device, after_seq, max_items: MAX_RANGE_ITEMS, max_bytes, now_s };
-        if self.db.has_replicas() {
-            let turn = self.replica_turn.fetch_add(1, Ordering::Relaxed);
-            match self.db.read_replica(turn, move |conn| read_range(conn, &query)).await {
+        if let Some(replica) = self.replica() {
+            match self.db.read_replica(replica, move |conn| read_range(conn, &query)).await {
                 Ok(Some(range)) if range.head_seq >= known_head && range.epoch >= self.db.newest_epoch() => {
                     return Ok(Some(range));
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(reason = error.reason(), "a replica could not be read; the primary is"),
+                Err(error) => self.rest(replica, &error),
             }
         }
         self.db.read(move |conn| read_range(conn, &query)).await
     }
 
+    /// Whose turn it is, of those that are not left alone.
+    fn replica(&self) -> Option<usize> {
+        let now_ms = self.now_ms();
+        let rests = |replica: &usize| self.resting_until_ms[*replica].load(Ordering::Relaxed) > now_ms;
+        let count = self.resting_until_ms.len();
+        let turn = self.replica_turn.fetch_add(1, Ordering::Relaxed);
+        (0..count).map(|step| turn.wrapping_add(step) % count).find(|replica| !rests(replica))
+    }
+
+    fn rest(&self, replica: usize, error: &StorageError) {
+        tracing::warn!(reason = error.reason(), replica, "a replica could not be read; the primary is");
+        let until_ms = self.now_ms() + u64::try_from(REPLICA_REST.as_millis()).unwrap_or(u64::MAX);
+        self.resting_until_ms[replica].fetch_max(until_ms, Ordering::Relaxed);
+    }
+
+    /// How many replicas are left alone now, because they failed lately.
+    pub(super) fn resting_replicas(&self) -> usize {
+        let now_ms = self.now_ms();
+        self.resting_until_ms.iter().filter(|until_ms| until_ms.load(Ordering::Relaxed) > now_ms).count()
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     pub(super) async fn heads(&self, devices: Vec<DeviceKey>) -> Result<Vec<(DeviceKey, u64)>, StorageError> {
-        let _permit = self.permits.acquire().await.map_err(|_| StorageError::Busy)?;
+        let _permit = self.looks.acquire().await.map_err(|_| StorageError::Busy)?;
         self.db.read(move |conn| mailbox::heads(conn, &devices)).await
     }
 }

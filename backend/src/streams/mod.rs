@@ -14,7 +14,7 @@ mod tasks;
 
 use std::{sync::Arc, time::Duration};
 
-use martlet_protocol::{problem::close, wire};
+use martlet_protocol::wire;
 use martlet_storage::{
     Db, DeviceKey, StorageError,
     mailbox::{Ack, MailboxState},
@@ -137,6 +137,13 @@ impl Streams {
         self.0.relay.publish(entries.into_iter().map(|published| published.entry));
     }
 
+    /// Something may have been committed to these mailboxes without word of it, by a try whose outcome was not known: their devices are to
+    /// compare heads, here and on other nodes.
+    pub fn in_doubt(&self, devices: Vec<DeviceKey>) {
+        self.0.relay.left_out(devices.len());
+        self.0.subscribers.compare_heads(devices);
+    }
+
     /// The store's epoch, as far as this node has noticed.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -182,11 +189,6 @@ impl Streams {
         self.0.subscribers.hello_changed(device_key);
     }
 
-    /// The device signed out: its socket here closes. A revoked device needs no call, its control entry does the same on every node.
-    pub fn signed_out(&self, device_key: DeviceKey) {
-        self.0.subscribers.close(device_key, close::DEVICE_ENDED);
-    }
-
     /// Who reads here.
     #[must_use]
     pub fn subscribers(&self) -> &Arc<Subscribers> {
@@ -222,6 +224,12 @@ impl Streams {
         wanted: Wanted,
     ) -> Result<Option<MailboxRange>, StorageError> {
         self.0.mailboxes.range(device_key, wanted).await
+    }
+
+    /// How many replicas failed lately and are left alone for some seconds; the primary answers in their place.
+    #[must_use]
+    pub fn resting_replicas(&self) -> usize {
+        self.0.mailboxes.resting_replicas()
     }
 
     /// The heads of those of the mailboxes that exist, in one query.

@@ -71,7 +71,10 @@ pub(super) async fn sweep(inner: Arc<Inner>, mut stop: Stop) {
 /// Small transactions with pauses between them, until nothing is left.
 async fn sweep_once(inner: &Inner) -> Result<(), StorageError> {
     let (now_s, ahead_s) = (inner.clock.earliest_s(), inner.config.mailbox.retention.as_secs());
-    inner.db.write(move |conn| mailbox::keep_parts(conn, now_s, ahead_s)).await?;
+    if let Err(error) = inner.db.write(move |conn| mailbox::keep_parts(conn, now_s, ahead_s)).await {
+        // What has expired must go all the same.
+        tracing::warn!(reason = error.reason(), "the table of contents could not be made ready; it is tried again");
+    }
     loop {
         let now_s = inner.clock.earliest_s();
         let expired = inner.db.write(move |conn| mailbox::expire(conn, now_s, SWEEP_LIMIT)).await?;

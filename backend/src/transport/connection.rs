@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) hello: Hello,
     /// In the list of those that this pass writes to.
     pub(super) touched: bool,
+    /// In the list of those whose head is to be compared.
+    pub(super) to_compare: bool,
 }
 
 /// Whether a hello is being put together.

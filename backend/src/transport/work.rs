@@ -155,7 +155,8 @@ impl Worker {
         self.flush(&connection);
     }
 
-    /// Goes on writing when the socket takes more; one such task per connection, gone when it has caught up.
+    /// Goes on writing when the socket takes more; one such task per connection, gone when it has caught up. While the gate is closed it
+    /// writes nothing: what waits for a slow reader may be for a device that was revoked meanwhile.
     pub(super) fn write_later(self: &Rc<Self>, connection: &Rc<Connection>) {
         if std::mem::replace(&mut connection.state.borrow_mut().writing, true) {
             return;
@@ -165,6 +166,9 @@ impl Worker {
             loop {
                 if poll_fn(|context| connection.stream.poll_write_ready(context)).await.is_err() {
                     connection.cut();
+                    break;
+                }
+                if !worker.may_write(&connection) {
                     break;
                 }
                 match connection.write() {
@@ -216,6 +220,9 @@ impl Worker {
         loop {
             self.compare_these.notified().await;
             let asked = self.to_compare.take();
+            for connection in &asked {
+                connection.state.borrow_mut().to_compare = false;
+            }
             for connections in asked.chunks(HEADS_PER_QUERY) {
                 while !self.compare(connections.to_vec()).await {
                     time::sleep(RETRY + self.part_of(RETRY)).await;

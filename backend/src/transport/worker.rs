@@ -198,7 +198,9 @@ impl Worker {
                 state.wake_reader();
             }
             Item::CompareHead => {
-                self.to_compare.borrow_mut().push(connection.clone());
+                if !std::mem::replace(&mut connection.state.borrow_mut().to_compare, true) {
+                    self.to_compare.borrow_mut().push(connection.clone());
+                }
                 return self.compare_these.notify_one();
             }
             Item::HelloChanged => return self.hello_changed(connection),
@@ -235,7 +237,7 @@ impl Worker {
     /// Writes what the socket takes, in one call as a rule, and lets the session go on once everything is written.
     pub(super) fn flush(self: &Rc<Self>, connection: &Rc<Connection>) {
         loop {
-            if !connection.state.borrow().closing && !self.gate_is_open() {
+            if !self.may_write(connection) {
                 return self.wait_for_gate(connection);
             }
             match connection.write() {
@@ -261,9 +263,19 @@ impl Worker {
         }
     }
 
+    /// A close frame may leave at any time.
+    pub(super) fn may_write(&self, connection: &Connection) -> bool {
+        connection.state.borrow().closing || self.gate_is_open()
+    }
+
     /// Opens with a pass, so that no revocation in the inbox is overtaken, and closes at once.
     fn gate_is_open(&self) -> bool {
-        self.may_push.get() && self.services.streams.may_push()
+        let is_open = self.may_push.get() && self.services.streams.may_push();
+        if !is_open {
+            // Should it open in the middle of a pass, then only the next one has seen what the inbox held when it did.
+            self.may_push.set(false);
+        }
+        is_open
     }
 
     fn wait_for_gate(&self, connection: &Rc<Connection>) {

@@ -1,8 +1,10 @@
 //! The same tests of the API, on nodes that keep their data in a PostgreSQL which others may share.
 
 mod accounts;
+mod bad_input;
 mod conversations;
 mod devices;
+mod dormant;
 mod edge;
 mod harness;
 mod links;

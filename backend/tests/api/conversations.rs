@@ -297,3 +297,28 @@ async fn of_changes_at_once_one_extends_the_head() {
     assert_eq!(node.count("membership_links", "1 = 1"), 2);
     node.stop().await;
 }
+
+/// What a removed device signed before it was removed, and what anybody holds back, is worth nothing afterwards.
+#[tokio::test]
+async fn a_link_under_an_older_device_list_than_the_newest_is_refused() {
+    let node = TestNode::start().await;
+    let mut ada = TestDevice::register(&node, "ada").await;
+    let bob = TestDevice::register(&node, "bob").await;
+    let group = Group::create(&node, &ada, &[bob.member(Role::Member)]).await;
+    let held_back = group.change(&node, &ada, group.remove(&bob));
+    let creation = ada.direct_with(&node, &bob);
+    let made = ada.group_with(&node, &[bob.member(Role::Member)]);
+    let first = ada.create(&node, &made).await;
+    let _linked = ada.link(&node).await;
+
+    let path = path(group.id(), "/membership");
+    let problem = node.refuses_post(&path, &ada.token, &held_back, Code::DeviceListConflict).await;
+    assert_eq!(problem.lists.len(), 1, "the list that it lacks comes with the answer");
+    node.refuses_post(CONVERSATIONS, &ada.token, &creation, Code::DeviceListConflict).await;
+    // An answer that was lost is given again, whatever has become of the list.
+    assert_eq!(ada.create(&node, &made).await.conversation_id, first.conversation_id);
+    // Under the newest list it goes.
+    let change = group.change(&node, &ada, group.remove(&bob));
+    node.post(&path, &ada.token, &change).await.done();
+    node.stop().await;
+}

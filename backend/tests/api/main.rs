@@ -3,8 +3,10 @@
 //! Every refusal is checked to be the documented code and to change nothing that is stored.
 
 mod accounts;
+mod bad_input;
 mod conversations;
 mod devices;
+mod dormant;
 mod edge;
 mod harness;
 mod links;

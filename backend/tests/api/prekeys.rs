@@ -3,15 +3,21 @@
 use std::{collections::HashSet, time::Duration};
 
 use martlet_protocol::{
+    chain::devices::{DeviceChain, DeviceList, ListedDevice},
+    crypto::{SUITE_1, UnsignedPrekey, sign_prekey},
     id::{AccountId, Signature},
     problem::Code,
-    rest::{ClaimAccount, ClaimAnswer, ClaimRequest, PrekeyKind, PrekeyState, PrekeyUpload},
+    rest::{
+        ClaimAccount, ClaimAnswer, ClaimRequest, DeviceSession, ListHead, PrekeyKind, PrekeyState, PrekeyUpload, Role,
+    },
 };
 
-use crate::harness::{TestDevice, TestNode, bundle_of, unsigned_prekey};
+use crate::harness::{TestDevice, TestNode, bundle_of, draw_account, unsigned_prekey};
 
 const OWN: &str = "/v1/devices/self/prekeys";
 const BUNDLES: &str = "/v1/bundles";
+/// A suite that no node knows.
+const OTHER_SUITE: u32 = 7;
 
 fn all_of(device: &TestDevice) -> ClaimRequest {
     let account = ClaimAccount { account_id: device.account_id, known_n: 0, device_ids: Vec::new() };
@@ -204,5 +210,103 @@ async fn a_spoiled_signature_among_many_spoils_the_upload() {
     let mut upload = ada.prekeys(&node, 30);
     upload.one_time_prekeys[29].signature = Signature::new([1; 64]);
     node.refuses_post(OWN, &ada.token, &upload, Code::SignatureInvalid).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_prekey_names_a_list_of_its_accounts_chain() {
+    let node = TestNode::start().await;
+    let mut ada = TestDevice::register(&node, "ada").await;
+    let first = ada.head();
+    for _ in 0..2 {
+        ada.link(&node).await;
+    }
+    let upload = |key_id, n, hash| {
+        let head = ListHead { account_id: ada.account_id, n, hash };
+        let key = unsigned_prekey(&node, PrekeyKind::OneTime, key_id);
+        let key = sign_prekey(&key, &ada.device_id, &head, &ada.signing);
+        PrekeyUpload { signed_prekey: None, one_time_prekeys: vec![key] }
+    };
+    let newest = ada.head();
+    for (n, hash) in [(0, first.hash), (1, newest.hash), (2, first.hash), (2, newest.hash), (3, first.hash)] {
+        node.refuses_post(OWN, &ada.token, &upload(50, n, hash), Code::PrekeyInvalid).await;
+    }
+    // Made before the device heard of the newer lists.
+    let _: PrekeyState = node.post(OWN, &ada.token, &upload(50, first.n, first.hash)).await.ok(200);
+    let _: PrekeyState = node.post(OWN, &ada.token, &upload(51, newest.n, newest.hash)).await.ok(200);
+    node.stop().await;
+}
+
+/// There is one signed prekey and one pool per device: of another suite they would be useless to whoever writes by the known one.
+#[tokio::test]
+async fn prekeys_are_of_a_known_suite_where_the_device_lists_one() {
+    let node = TestNode::start().await;
+    let other = |kind, key_id| UnsignedPrekey { suite: OTHER_SUITE, ..unsigned_prekey(&node, kind, key_id) };
+    let listing = |device: &mut TestDevice, suites: &[u32]| {
+        let listed =
+            ListedDevice::new(device.device_id, device.signing.public(), device.mailbox.public(), node.now_ms());
+        let listed = ListedDevice { suites: suites.to_vec(), ..listed };
+        let signed = device.signed(&DeviceList::first(device.account_id, listed, node.now_ms()));
+        device.chain = DeviceChain::first(&signed).expect("a sound list");
+        signed
+    };
+    let (mut request, mut ada) = draw_account(&node, "ada");
+    request.device_list = listing(&mut ada, &[SUITE_1, OTHER_SUITE]);
+    request.prekeys = ada.prekeys(&node, 5);
+    let session: DeviceSession = node.post("/v1/accounts", "", &request).await.ok(201);
+    let signed =
+        PrekeyUpload { signed_prekey: Some(ada.prekey(&other(PrekeyKind::Signed, 50))), one_time_prekeys: Vec::new() };
+    node.refuses_post(OWN, &session.token, &signed, Code::PrekeyInvalid).await;
+    let one_time =
+        PrekeyUpload { signed_prekey: None, one_time_prekeys: vec![ada.prekey(&other(PrekeyKind::OneTime, 50))] };
+    node.refuses_post(OWN, &session.token, &one_time, Code::PrekeyInvalid).await;
+
+    // Who speaks another suite only is carried without a look into it.
+    let (mut request, mut bob) = draw_account(&node, "bob");
+    request.device_list = listing(&mut bob, &[OTHER_SUITE]);
+    let signed_prekey = Some(bob.prekey(&other(PrekeyKind::Signed, 50)));
+    request.prekeys = PrekeyUpload { signed_prekey, one_time_prekeys: Vec::new() };
+    let _: DeviceSession = node.post("/v1/accounts", "", &request).await.ok(201);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_account_that_is_named_twice_is_claimed_once() {
+    let node = TestNode::start().await;
+    let ada = TestDevice::register(&node, "ada").await;
+    let bob = TestDevice::register(&node, "bob").await;
+    let mut twice = all_of(&ada);
+    twice.accounts.extend(all_of(&ada).accounts);
+    let claimed: ClaimAnswer = node.post(BUNDLES, &bob.token, &twice).await.ok(200);
+    assert_eq!((claimed.bundles.len(), claimed.lists.len()), (1, 1));
+    assert!(claimed.bundles[0].one_time_prekey.is_some(), "the one that was taken");
+    let state: PrekeyState = node.get(OWN, &ada.token).await.ok(200);
+    assert_eq!(state.one_time, 4);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_mismatch_brings_as_many_bundles_as_the_rate_allows() {
+    let node = TestNode::start_with(|config| config.limits.claims_per_claimer_per_minute = 1).await;
+    let ada = TestDevice::register(&node, "ada").await;
+    let bob = TestDevice::register(&node, "bob").await;
+    let eve = TestDevice::register(&node, "eve").await;
+    let group = ada.group_with(&node, &[bob.member(Role::Member), eve.member(Role::Member)]);
+    let path = TestDevice::messages_path(&ada.create(&node, &group).await.conversation_id);
+    let alone = ada.message(1, &[]);
+    let problem = node.post(&path, &ada.token, &alone).await.refused(Code::Mismatch);
+    let mismatch = problem.mismatch.expect("a mismatch");
+    assert_eq!((mismatch.missing.len(), mismatch.stale.len(), mismatch.lists.len()), (1, 2, 2));
+
+    // The rest has to wait, and is told for how long.
+    let answer = node.post(&path, &ada.token, &alone).await;
+    assert!(answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| (1..=60).contains(&seconds)));
+    let problem = answer.refused(Code::RateLimited);
+    assert!(problem.retry_after_ms.is_some_and(|ms| (1..=60_001).contains(&ms)));
+    node.clock.advance(Duration::from_secs(60));
+    let second = if mismatch.missing[0].device_id == bob.device_id { [&bob, &eve] } else { [&eve, &bob] };
+    let further = ada.message(1, &second[..1]);
+    let problem = node.post(&path, &ada.token, &further).await.refused(Code::Mismatch);
+    assert!(bundle_of(&problem.mismatch.expect("a mismatch").missing, second[1]).is_some());
     node.stop().await;
 }

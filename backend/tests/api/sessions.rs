@@ -12,14 +12,7 @@ use martlet_protocol::{
 use crate::harness::{Answer, PASSWORD, TestDevice, TestNode};
 
 fn sign_in(node: &TestNode, device: &TestDevice) -> SignInRequest {
-    let signed_at_ms = node.now_ms();
-    SignInRequest {
-        username: device.username.clone(),
-        password: PASSWORD.to_owned(),
-        device_id: device.device_id,
-        signed_at_ms,
-        proof: sign_in_proof(&device.username, &device.device_id, signed_at_ms, &device.signing),
-    }
+    device.sign_in(node)
 }
 
 async fn serves(node: &TestNode, token: &str) -> bool {

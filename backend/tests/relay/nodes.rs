@@ -6,8 +6,8 @@ use martlet::{
 };
 use martlet_protocol::{
     id::Blob,
-    problem::close,
-    rest::Accepted,
+    problem::{Code, close},
+    rest::{Accepted, DeviceSession, RevokeRequest},
     wire::{client_frame, node_frame::Frame},
 };
 use martlet_servers::{Database, Proxy, Redis};
@@ -174,6 +174,97 @@ async fn a_node_whose_clock_is_ahead_ends_no_message() {
     }
     crate::harness::eventually("health names it", || async {
         wrong.running().services().health.report().reasons.contains_key("clock")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn signing_out_and_in_at_one_node_closes_the_socket_at_another() {
+    let (redis, _folder) = own_redis();
+    let nodes = Nodes::start(&[redis.url(), redis.url()], |_| {}).await;
+    let [first, second] = &nodes.nodes[..] else { panic!("two") };
+    let mut alice = TestDevice::register(first, "alice").await;
+    let (mut before, _) = Client::resumed(second, &alice, None).await;
+    let session: DeviceSession = first.post("/v1/sessions", "", &alice.sign_in(first)).await.ok(201);
+    assert_eq!(before.close_code().await, close::GOING_AWAY, "whoever has the new token comes back with it");
+    alice.token = session.token;
+    let (mut after, _) = Client::resumed(second, &alice, None).await;
+    first.delete("/v1/sessions/current", &alice.token).await.done();
+    assert_eq!(after.close_code().await, close::DEVICE_ENDED);
+}
+
+/// Promise 5: by the control stream in the database, whatever has become of Redis.
+#[tokio::test]
+async fn a_device_revoked_at_one_node_loses_its_socket_at_another_with_redis_cut_off_too() {
+    let (redis, _folder) = own_redis();
+    let proxy = Proxy::start(([127, 0, 0, 1], redis.port()).into()).expect("a proxy");
+    let url = format!("redis://127.0.0.1:{}", proxy.port());
+    let nodes = Nodes::start(&[url.clone(), url], |_| {}).await;
+    let [first, second] = &nodes.nodes[..] else { panic!("two") };
+    let mut alice = TestDevice::register(first, "alice").await;
+    for is_cut in [false, true] {
+        let gone = alice.link(first).await;
+        let (mut socket, _) = Client::resumed(second, &gone, None).await;
+        if is_cut {
+            proxy.cut();
+        }
+        let device_list = alice.list_without(&[gone.device_id], first.now_ms());
+        let revoke = RevokeRequest { device_list: device_list.clone() };
+        let answer = first.post("/v1/devices/revoke", &alice.token, &revoke).await;
+        assert!(answer.status.is_success(), "{}", answer.body);
+        alice.chain = alice.chain.extend(&device_list).expect("a sound list");
+        // The hello may come again before: its list has changed.
+        let code = loop {
+            if let tokio_tungstenite::tungstenite::Message::Close(frame) = socket.message().await {
+                break frame.map(|frame| u16::from(frame.code));
+            }
+        };
+        assert_eq!(code, Some(close::DEVICE_ENDED));
+        second.get("/v1/devices", &gone.token).await.refused(Code::Unauthenticated);
+    }
+}
+
+/// Never a hang, never a false success.
+#[tokio::test]
+async fn a_node_whose_database_is_silent_says_so_and_when_to_come_back() {
+    let (redis, _folder) = own_redis();
+    let nodes = Nodes::start(&[redis.url()], |_| {}).await;
+    let server = martlet_servers::shared_postgres().expect("a server");
+    let line = Proxy::start(([127, 0, 0, 1], server.port()).into()).expect("a proxy");
+    let database_url = format!("postgres://martlet@127.0.0.1:{}/{}", line.port(), nodes.database.name());
+    let node = TestNode::start_at(Clock::System, |config| {
+        settle(config, &database_url, &nodes.secret, 1, &redis.url());
+        config.storage.timeout = std::time::Duration::from_secs(1);
+        config.storage.wait = std::time::Duration::from_millis(200);
+    });
+    let node = node.await;
+    let (alice, bob) = (TestDevice::register(&node, "alice").await, TestDevice::register(&node, "bob").await);
+    let conversation = alice.create(&node, &alice.direct_with(&node, &bob)).await.conversation_id;
+    let (mut socket, _) = Client::resumed(&node, &alice, None).await;
+    let message = alice.message(1, &[&bob]);
+    line.stall().expect("stalled");
+
+    let path = TestDevice::messages_path(&conversation);
+    let answer = node.post(&path, &alice.token, &message).await;
+    let wait: u64 = answer.header("retry-after").parse().expect("seconds");
+    assert!((1..60).contains(&wait), "{wait}");
+    answer.refused(Code::Unavailable);
+    let reference = socket.send(client_frame::Frame::Send(alice.message(1, &[&bob]).into_wire(conversation))).await;
+    let refused = loop {
+        if let (to, Frame::Problem(problem)) = socket.next().await {
+            assert_eq!(to, reference);
+            break problem;
+        }
+    };
+    assert!(refused.retry_after_ms > 0, "{refused:?}");
+    // And whatever only reads.
+    let answer = node.get("/v1/devices", &alice.token).await;
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(!answer.header("retry-after").is_empty());
+
+    line.heal().expect("healed");
+    crate::harness::eventually("it serves again", || async {
+        node.post(&path, &alice.token, &message).await.status == 200
     })
     .await;
 }

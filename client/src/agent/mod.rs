@@ -17,7 +17,7 @@ use tokio::{
 pub use backoff::Backoff;
 use connection::{End, serve};
 
-use crate::{Client, event::Event};
+use crate::{Client, client::is_about_one_conversation, event::Event};
 
 /// Events that wait for the application; past them the device stops reading until it is heard.
 const EVENT_QUEUE: usize = 1024;
@@ -114,12 +114,14 @@ async fn send_on(client: Client, mut stopped: watch::Receiver<bool>, mut ready: 
     }
     let mut backoff = Backoff::default();
     loop {
-        let pause = match client.flush().await {
+        let pause = match client.flush_due().await {
             Ok(_) => {
                 backoff.reset();
                 client.tell_presence().await;
                 None
             }
+            // That conversation waits by itself; new messages of others needn't.
+            Err(error) if is_about_one_conversation(&error) => None,
             Err(error) => {
                 let own = client.device(|device| backoff.next(device.rng()));
                 Some(error.retry_after_ms().map_or(own, |ms| own.max(Duration::from_millis(ms))))
@@ -144,10 +146,11 @@ async fn send_on(client: Client, mut stopped: watch::Receiver<bool>, mut ready: 
     }
 }
 
-/// Until receipts or presence fall due; for ever if neither does.
+/// Until receipts, presence or a conversation that had to wait fall due; for ever if none does.
 async fn due_in(client: &Client) {
     let (now_ms, receipts) = client.device(|device| (device.now_ms(), device.receipts_due_at_ms()));
-    match receipts.into_iter().chain(client.presence_due_at_ms()).min() {
+    let others = client.presence_due_at_ms().into_iter().chain(client.wait_ends_at_ms());
+    match receipts.into_iter().chain(others).min() {
         Some(due_ms) => tokio::time::sleep(Duration::from_millis(due_ms.saturating_sub(now_ms))).await,
         None => std::future::pending().await,
     }

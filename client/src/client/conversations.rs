@@ -18,7 +18,7 @@ use crate::{
     trust::{Halt, Need},
 };
 
-/// How often a change of membership is rebased onto one that came first.
+/// How often a link is rebased onto a membership or a device list that came first.
 const MAX_REBASES: usize = 5;
 
 /// A conversation for people to see.
@@ -84,8 +84,19 @@ impl Client {
     }
 
     async fn create(&self, new: NewConversation, title: Option<&str>) -> Result<ConversationId, ClientError> {
+        for _ in 0..MAX_REBASES {
+            match self.try_create(&new, title).await {
+                // Another device of this account changed its list; the link has to name the newest.
+                Err(error) if error.code() == Some(Code::DeviceListConflict) => self.refresh_own_list().await?,
+                other => return other,
+            }
+        }
+        Err(ClientError::NotAllowed("the device list keeps changing; try again".into()))
+    }
+
+    async fn try_create(&self, new: &NewConversation, title: Option<&str>) -> Result<ConversationId, ClientError> {
         let (id, creation, key, sealed) = self.device(|device| -> Result<_, ClientError> {
-            let (id, creation) = device.creation_link(&new)?;
+            let (id, creation) = device.creation_link(new)?;
             let key = Secret::random(device.rng());
             let sealed = title.map(|title| seal_title(&key, &id, title, device.rng()).into());
             Ok((id, creation, key, sealed))
@@ -212,6 +223,7 @@ impl Client {
                 Err(ClientError::Problem(problem)) if problem.code == Code::MembershipConflict.as_str() => {
                     self.take_links(id, &problem.membership).await?;
                 }
+                Err(error) if error.code() == Some(Code::DeviceListConflict) => self.refresh_own_list().await?,
                 Err(error) => return Err(error),
             }
         }

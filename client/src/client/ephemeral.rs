@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{device::PrepareError, error::ClientError, refused::Refused};
 
-/// What one ephemeral message may cause before it goes out.
-const MAX_STEPS: usize = 16;
+/// What one ephemeral message may cause before it goes out, beside what each member may.
+const OWN_STEPS: usize = 16;
 
 /// Which conversations this device tells how it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +86,9 @@ impl Client {
         if let Some(refused) = self.held(conversation) {
             return Err(refused.into());
         }
-        for _ in 0..MAX_STEPS {
+        let mut steps = 0;
+        while steps < self.steps_allowed(conversation, OWN_STEPS) {
+            steps += 1;
             let request = match self.device(|device| device.compose_ephemeral(conversation, content)) {
                 Ok(request) => request,
                 Err(PrepareError::Client(error)) => return Err(error),

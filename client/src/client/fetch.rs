@@ -10,7 +10,8 @@ use crate::{
     trust::{Halt, Need},
 };
 
-/// Chains name each other (a link names its signer's list), but never in long rows.
+/// Chains name each other (a link names its signer's list), but never in long rows. A link that verified starts the count anew: a
+/// membership may have as many signers as it has links.
 const MAX_STEPS: usize = 64;
 
 /// Why something could not be had.
@@ -37,8 +38,16 @@ impl Client {
     /// Gets what is needed, and what that needs in turn.
     pub(crate) async fn fetch(&self, need: Need) -> Result<(), FetchError> {
         let mut stack = vec![need];
-        for _ in 0..MAX_STEPS {
+        let (mut steps, mut verified) = (0, None);
+        while steps < MAX_STEPS {
+            steps += 1;
             let Some(need) = stack.last().copied() else { return Ok(()) };
+            if let Need::Membership { conversation_id, .. } = need {
+                let stands = Some(self.device(|device| device.membership_need(conversation_id)));
+                if verified != stands {
+                    (steps, verified) = (0, stands);
+                }
+            }
             match self.fetch_one(need).await? {
                 Some(deeper) if stack.contains(&deeper) => return Err(Refused::ChainWithheld.into()),
                 Some(deeper) => stack.push(deeper),

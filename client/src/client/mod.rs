@@ -28,7 +28,7 @@ use ephemeral::Presence;
 pub use ephemeral::PresenceRules;
 pub(crate) use fetch::FetchError;
 pub use linking::{Confirmation, NewDevice};
-pub(crate) use outbox::{SocketUplink, Submission, problem_from_wire};
+pub(crate) use outbox::{SocketUplink, Submission, is_about_one_conversation, problem_from_wire};
 
 use crate::{
     ambient::Clock,
@@ -72,6 +72,8 @@ struct Inner {
     sending: tokio::sync::Mutex<()>,
     /// Conversations in which sending stopped until a human has looked, with the reason.
     held: Mutex<Vec<(ConversationId, Refused)>>,
+    /// Conversations that the server refuses for now, and until when, in Unix milliseconds.
+    waiting: Mutex<Vec<(ConversationId, u64)>>,
     /// What is told of how this device is, and to whom.
     presence: Mutex<Presence>,
 }
@@ -88,6 +90,7 @@ impl Client {
                 uplink: RwLock::default(),
                 sending: tokio::sync::Mutex::default(),
                 held: Mutex::default(),
+                waiting: Mutex::default(),
                 presence: Mutex::default(),
             }),
         }

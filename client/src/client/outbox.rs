@@ -16,8 +16,17 @@ use crate::{
     trust::{Halt, Need},
 };
 
-/// What one message may cause before it goes out: fetching, claiming, encrypting anew.
-const MAX_STEPS_PER_MESSAGE: usize = 64;
+/// What one message may cause before it goes out: fetching, claiming, encrypting anew. What members may cause comes on top.
+const STEPS_PER_MESSAGE: usize = 64;
+/// What each member may cause: its lists are fetched one by one, and now and then a second time, because they changed meanwhile.
+const STEPS_PER_MEMBER: usize = 2;
+/// How long a conversation waits at least after a refusal that passes, in milliseconds.
+const SHORTEST_WAIT_MS: u64 = 1_000;
+/// How long it waits if the server doesn't say, in milliseconds.
+const UNTOLD_WAIT_MS: u64 = 10_000;
+/// So many conversations are refused one after the other before the others are left for later: it is likely the whole device then that
+/// has to wait.
+const REFUSALS_IN_A_ROW: usize = 32;
 
 /// What came of doing what a message needs first.
 pub(super) enum Met {
@@ -42,26 +51,77 @@ pub(crate) type SocketUplink = mpsc::Sender<Submission>;
 
 impl Client {
     /// Sends everything that is due, receipts among it, and returns what became of it: sent, failed or held. Messages that are held or refused for good
-    /// don't stop the others.
+    /// don't stop the others, and neither does a conversation that has to wait.
     ///
     /// # Errors
     /// One that passes: what is left stays in the outbox, unchanged, for the next call.
     pub async fn flush(&self) -> Result<Vec<Event>, ClientError> {
+        self.inner.waiting.lock().clear();
+        self.flush_due().await
+    }
+
+    /// The same without the conversations whose time has not come yet.
+    pub(crate) async fn flush_due(&self) -> Result<Vec<Event>, ClientError> {
         let _turn = self.inner.sending.lock().await;
         self.device(|device| device.make_receipts(false))?;
         let mut outcomes = Vec::new();
+        let (mut first_wait, mut refusals) = (None, 0);
         loop {
+            self.end_waits();
             let due: Vec<_> = self.device(|device| device.due());
-            let due: Vec<_> = due.into_iter().filter(|(_, conversation)| self.held(*conversation).is_none()).collect();
+            let due: Vec<_> = due.into_iter().filter(|(_, conversation)| self.may_send(*conversation)).collect();
             if due.is_empty() {
-                return Ok(outcomes);
+                return first_wait.map_or(Ok(outcomes), Err);
             }
             for (number, conversation) in due {
-                let outcome = self.send_one(number, conversation).await?;
-                self.emit(outcome.clone()).await;
-                outcomes.extend(outcome);
+                match self.send_one(number, conversation).await {
+                    Ok(outcome) => {
+                        self.emit(outcome.clone()).await;
+                        outcomes.extend(outcome);
+                        refusals = 0;
+                    }
+                    Err(error) if is_about_one_conversation(&error) => {
+                        self.put_off(conversation, error.retry_after_ms());
+                        refusals += 1;
+                        if refusals == REFUSALS_IN_A_ROW {
+                            return Err(error);
+                        }
+                        first_wait = first_wait.or(Some(error));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
+    }
+
+    fn may_send(&self, conversation: ConversationId) -> bool {
+        let waits = self.inner.waiting.lock().iter().any(|(id, _)| *id == conversation);
+        !waits && self.held(conversation).is_none()
+    }
+
+    /// Its messages wait, in their order, while others' go out.
+    fn put_off(&self, conversation: ConversationId, retry_after_ms: Option<u64>) {
+        let pause_ms = retry_after_ms.unwrap_or(UNTOLD_WAIT_MS).max(SHORTEST_WAIT_MS);
+        let until_ms = self.device(|device| device.now_ms()).saturating_add(pause_ms);
+        self.inner.waiting.lock().push((conversation, until_ms));
+    }
+
+    fn end_waits(&self) {
+        let now_ms = self.device(|device| device.now_ms());
+        self.inner.waiting.lock().retain(|(_, until_ms)| *until_ms > now_ms);
+    }
+
+    /// When the first conversation that waits is to be tried again, in Unix milliseconds; none if none waits.
+    pub(crate) fn wait_ends_at_ms(&self) -> Option<u64> {
+        self.inner.waiting.lock().iter().map(|(_, until_ms)| *until_ms).min()
+    }
+
+    /// How many steps something for a conversation may take: so many, and some for each member. A server that always names one thing
+    /// more to do is left at that.
+    pub(super) fn steps_allowed(&self, conversation: ConversationId, own: usize) -> usize {
+        let members = self
+            .device(|device| device.trust().conversation(&conversation).map_or(0, |known| known.head().members.len()));
+        own.saturating_add(members.saturating_mul(STEPS_PER_MEMBER))
     }
 
     /// Why sending in a conversation is stopped, if it is.
@@ -77,7 +137,9 @@ impl Client {
     }
 
     async fn send_one(&self, number: u64, conversation: ConversationId) -> Result<Option<Event>, ClientError> {
-        for _ in 0..MAX_STEPS_PER_MESSAGE {
+        let mut steps = 0;
+        while steps < self.steps_allowed(conversation, STEPS_PER_MESSAGE) {
+            steps += 1;
             let prepared = match self.device(|device| device.prepare(number)) {
                 Ok(None) => return Ok(None),
                 Ok(Some(prepared)) => prepared,
@@ -193,6 +255,12 @@ impl Client {
             .map_err(|_| ClientError::Store(crate::store::StoreError::Unreadable(crate::store::Table::Outbox)))?;
         self.inner.api.send(conversation, &request).await
     }
+}
+
+/// What the server says of this conversation's claims, lookups or messages. Others may go out all the same, which they may not while
+/// the token is not good or the node can't serve.
+pub(crate) fn is_about_one_conversation(error: &ClientError) -> bool {
+    error.code().is_some_and(|code| !matches!(code, Code::Unauthenticated | Code::Busy | Code::Unavailable))
 }
 
 /// The token or the device is the trouble, not the message, which stays in the outbox.

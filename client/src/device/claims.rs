@@ -12,18 +12,35 @@ impl Device {
     /// Takes the keys that were asked for. Lists come first: a bundle that names a newer list than is known is refused.
     ///
     /// # Errors
-    /// [`Refused`] by the first list or key that is not vouched for. Keys before it were taken.
+    /// [`Refused`] by the first list or key that is not vouched for. All others were taken: what was claimed for the other members is
+    /// not asked for again. Nobody is left out then.
     pub fn absorb_claim(&mut self, asked: &ClaimRequest, answer: &ClaimAnswer) -> Result<Vec<Event>, Refused> {
         let mut events = Vec::new();
+        let mut refused: Vec<Refused> = Vec::new();
+        let mut distrusted: Vec<AccountId> = Vec::new();
         for lists in &answer.lists {
             if !asked.accounts.iter().any(|account| account.account_id == lists.account_id) {
                 continue;
             }
-            let change = self.absorb_lists(&lists.account_id, &lists.lists)?;
-            events.extend(devices_changed(lists.account_id, change));
+            match self.absorb_lists(&lists.account_id, &lists.lists) {
+                Ok(change) => events.extend(devices_changed(lists.account_id, change)),
+                Err(error) => {
+                    refused.push(error);
+                    distrusted.push(lists.account_id);
+                }
+            }
         }
         for bundle in &answer.bundles {
-            self.absorb_bundle(bundle)?;
+            if distrusted.contains(&bundle.account_id) {
+                continue;
+            }
+            match self.absorb_bundle(bundle) {
+                Ok(event) => events.extend(event),
+                Err(error) => refused.push(error),
+            }
+        }
+        if let Some(first) = refused.first() {
+            return Err(*first);
         }
         let left_out = self.leave_out_unanswered(asked, answer);
         if !left_out.is_empty() {
@@ -32,14 +49,15 @@ impl Device {
         Ok(events)
     }
 
-    /// Takes one device's keys, if its account's list holds it and it vouches for them.
-    pub(super) fn absorb_bundle(&mut self, bundle: &DeviceBundle) -> Result<(), Refused> {
+    /// Takes one device's keys, if its account's list holds it and it vouches for them. A one-time key that was passed over is told.
+    pub(super) fn absorb_bundle(&mut self, bundle: &DeviceBundle) -> Result<Option<Event>, Refused> {
         let now_ms = self.now_ms();
         let account = self.trust.account(&bundle.account_id).ok_or(Refused::RecipientNotListed)?;
         let target = self.targets.entry(bundle.device_id).or_default();
-        target.take(account.chain(), bundle, now_ms)?;
+        let passed_over = target.take(account.chain(), bundle, now_ms)?;
         self.batch.put(Table::Bundle, bundle.device_id.as_bytes(), target);
-        Ok(())
+        let sender_device = Some(bundle.device_id);
+        Ok(passed_over.map(|refused| Event::Refused { refused, seq: 0, sender_device }))
     }
 
     /// Listed devices that were asked for and got no keys: dormant, or not served. The server can withhold mail anyway; the user is told.

@@ -77,7 +77,7 @@ impl Device {
         self.check_extra(conversation_id, mismatch)?;
         for bundle in &mismatch.missing {
             self.check_missing(conversation_id, &bundle.device_id)?;
-            self.absorb_bundle(bundle)?;
+            events.extend(self.absorb_bundle(bundle)?);
         }
         Ok(events)
     }

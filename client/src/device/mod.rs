@@ -51,7 +51,7 @@ pub use receipts::ReceiptRules;
 use records::{
     Counter, IDENTITY, IdentityRecord, Outgoing, PLACES, Places, SESSION, Seen, SessionRecord, counter_name,
 };
-pub use send::{PrepareError, Prepared, SendHalt};
+pub use send::{ACCOUNTS_PER_CLAIM, PrepareError, Prepared, SendHalt};
 pub use upkeep::{HelloAdvice, ONE_TIME_TARGET};
 
 /// One device with everything it knows.
@@ -318,6 +318,13 @@ impl Device {
             self.put_conversation(id);
         }
         result
+    }
+
+    /// Remembers which lists an accepted message named, for judging later membership links.
+    fn note_lists(&mut self, id: &ConversationId, heads: &[ListHead]) {
+        if self.trust.note_lists(id, heads) {
+            self.put_conversation(id);
+        }
     }
 
     fn put_account(&mut self, account_id: &AccountId) {

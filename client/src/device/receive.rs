@@ -30,7 +30,8 @@ const MAX_DIAGNOSES: usize = 64;
 impl Device {
     /// Deals with one entry and moves the cursor past it. Nothing is durable before [`Device::commit`].
     ///
-    /// Entries at or before the cursor are passed over. What a dishonest server or device sent is refused with an event.
+    /// Entries at or before the cursor are passed over. What a dishonest server or device sent is refused with an event, and so is told what
+    /// it left out between the cursor and this entry.
     ///
     /// # Errors
     /// [`Need`]: fetch that and call this again; nothing was changed.
@@ -38,15 +39,23 @@ impl Device {
         if entry.seq <= self.places.seq {
             return Ok(Vec::new());
         }
-        let envelope = match open_entry(&mut self.opener, &self.keys, entry) {
-            Ok(envelope) => envelope,
-            Err(refused) => return Ok(self.refuse(entry.seq, refused, None)),
-        };
-        match self.receive_envelope(entry.seq, &envelope) {
-            Ok(events) => Ok(events),
-            Err(Halt::Need(need)) => Err(need),
-            Err(Halt::Refused(refused)) => Ok(self.refuse(entry.seq, refused, Some(&envelope))),
-        }
+        let mut events: Vec<Event> = self.hole_before(entry.seq).into_iter().collect();
+        events.extend(match open_entry(&mut self.opener, &self.keys, entry) {
+            Err(refused) => self.refuse(entry.seq, refused, None),
+            Ok(envelope) => match self.receive_envelope(entry.seq, &envelope) {
+                Ok(events) => events,
+                Err(Halt::Need(need)) => return Err(need),
+                Err(Halt::Refused(refused)) => self.refuse(entry.seq, refused, Some(&envelope)),
+            },
+        });
+        Ok(events)
+    }
+
+    /// A mailbox has no holes: what is neither there nor explained by a marker was lost or held back, and is told as such.
+    fn hole_before(&self, seq: u64) -> Option<Event> {
+        let (from_seq, to_seq) = (self.places.seq + 1, seq.checked_sub(1)?);
+        let reason = wire::GapReason::Unexplained.into();
+        (from_seq <= to_seq).then(|| Event::Gap(wire::Gap { from_seq, to_seq, count: to_seq - from_seq + 1, reason }))
     }
 
     /// Gives up an entry for which the server would not show what the entry names.
@@ -60,8 +69,10 @@ impl Device {
         if gap.to_seq <= self.places.seq {
             return Vec::new();
         }
+        let hole = self.hole_before(gap.from_seq);
         self.move_to(gap.to_seq);
         let mut events = self.forget_echoes();
+        events.extend(hole);
         if gap.reason() != wire::GapReason::Acked {
             events.push(Event::Gap(*gap));
         }
@@ -211,6 +222,8 @@ impl Device {
         if verdict.from_removed_device {
             let sender_device = Some(context.sender_device);
             events.push(Event::Refused { refused: Refused::DeviceRemoved, seq, sender_device });
+        } else {
+            self.note_lists(&context.conversation_id, &verdict.heads);
         }
         let message = stored(seq, envelope, &verdict);
         events.extend(self.act(&context, &verdict, message));

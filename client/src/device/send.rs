@@ -26,6 +26,10 @@ use crate::{
     trust::{Halt, Need},
 };
 
+/// Accounts whose keys are claimed at once. A node counts a claim by its accounts, so a large conversation is claimed in parts: each
+/// is stored as soon as it came, and a part that has to wait costs nothing of those before it.
+pub const ACCOUNTS_PER_CLAIM: usize = 32;
+
 /// A message that is ready to go.
 pub struct Prepared {
     /// Its number in the outbox.
@@ -52,7 +56,7 @@ pub enum SendHalt {
     /// Chains to fetch first.
     #[error("chains have to be fetched first")]
     Need(Need),
-    /// Keys to claim first.
+    /// Keys to claim first; there may be more after these.
     #[error("keys have to be claimed first")]
     Claim(ClaimRequest),
     /// The server was caught at something; sending stops.
@@ -228,7 +232,8 @@ impl Device {
         let now_ms = self.now_ms();
         let claims = self.stale_targets(heads, now_ms);
         if !claims.is_empty() {
-            return Err(SendHalt::Claim(ClaimRequest { accounts: claims }));
+            let accounts = claims.into_iter().take(ACCOUNTS_PER_CLAIM).collect();
+            return Err(SendHalt::Claim(ClaimRequest { accounts }));
         }
         let mut recipients = Vec::new();
         for head in heads {
@@ -297,6 +302,7 @@ impl Device {
         let counter = Counter { counter: composed.counter, hash: composed.content_hash };
         self.put_counter(outgoing.conversation_id, self.keys.device_id, counter);
         self.release_targets(outgoing.client_message_id);
+        self.note_lists(&outgoing.conversation_id, &composed.heads);
         let sent = SentRecord {
             conversation_id: outgoing.conversation_id,
             body: outgoing.body.clone(),

@@ -1,10 +1,10 @@
 //! One conversation: the verified chain of its membership.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use martlet_protocol::{
     chain::members::MembershipChain,
-    id::ConversationId,
+    id::{AccountId, ConversationId},
     rest::{ConversationKind, SignedMembershipLink},
 };
 use serde::{Deserialize, Serialize};
@@ -21,12 +21,16 @@ pub struct ConversationRecord {
     pub title: Option<String>,
     /// This account is no member any more.
     pub gone: bool,
+    /// See [`KnownConversation::list_floor`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub list_floors: Vec<(AccountId, u64)>,
 }
 
 /// A conversation that is known here.
 pub struct KnownConversation {
     links: Vec<SignedMembershipLink>,
     recent: VecDeque<MembershipChain>,
+    list_floors: BTreeMap<AccountId, u64>,
     /// As a member told it in a message.
     pub title: Option<String>,
     /// This account is no member any more, or the server says so.
@@ -35,7 +39,13 @@ pub struct KnownConversation {
 
 impl KnownConversation {
     pub(super) fn new(first: SignedMembershipLink, state: MembershipChain) -> Self {
-        Self { links: vec![first], recent: VecDeque::from([state]), title: None, gone: false }
+        Self {
+            links: vec![first],
+            recent: VecDeque::from([state]),
+            list_floors: BTreeMap::new(),
+            title: None,
+            gone: false,
+        }
     }
 
     pub(super) fn push(&mut self, link: SignedMembershipLink, state: MembershipChain) {
@@ -73,6 +83,22 @@ impl KnownConversation {
         &self.links
     }
 
+    /// The newest list of an account that a link of this conversation was signed under, or that an accepted message here named: links
+    /// after the head can't have been made under an older one. 0: none newer than list 1.
+    #[must_use]
+    pub fn list_floor(&self, account_id: &AccountId) -> u64 {
+        self.list_floors.get(account_id).copied().unwrap_or(0)
+    }
+
+    /// Raises an account's floor; returns whether that was news. List 1 is none: nothing is older.
+    pub(super) fn note_list(&mut self, account_id: AccountId, n: u64) -> bool {
+        let is_news = n > 1 && n > self.list_floor(&account_id);
+        if is_news {
+            self.list_floors.insert(account_id, n);
+        }
+        is_news
+    }
+
     /// Link `m`.
     #[must_use]
     pub fn link(&self, m: u64) -> Option<&SignedMembershipLink> {
@@ -90,6 +116,11 @@ impl KnownConversation {
     /// As it rests in the store.
     #[must_use]
     pub fn record(&self) -> ConversationRecord {
-        ConversationRecord { links: self.links.clone(), title: self.title.clone(), gone: self.gone }
+        ConversationRecord {
+            links: self.links.clone(),
+            title: self.title.clone(),
+            gone: self.gone,
+            list_floors: self.list_floors.iter().map(|(account_id, n)| (*account_id, *n)).collect(),
+        }
     }
 }

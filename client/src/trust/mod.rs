@@ -67,9 +67,18 @@ impl Trust {
     /// # Errors
     /// [`Halt`] if the store is broken.
     pub fn restore_conversation(&mut self, id: ConversationId, record: ConversationRecord) -> Result<(), Halt> {
-        let ConversationRecord { links, title, gone } = record;
-        self.absorb_membership(&id, &links)?;
+        let ConversationRecord { links, title, gone, list_floors } = record;
+        for signed in &links {
+            // What was known when a link was taken decided then; later knowledge doesn't undo it.
+            let link = MembershipLink::parse(&signed.link.0).map_err(Refused::from)?;
+            let state = self.next_state(&id, signed)?;
+            self.check_members(&state)?;
+            self.put_link(&id, &link.signer, signed, state);
+        }
         if let Some(conversation) = self.conversations.get_mut(&id) {
+            for (account_id, n) in list_floors {
+                conversation.note_list(account_id, n);
+            }
             conversation.title = title;
             conversation.gone = gone;
         }
@@ -151,14 +160,38 @@ impl Trust {
             }
             self.check_signer_known(&link.signer)?;
             let state = self.next_state(id, signed)?;
+            self.check_signer_current(id, &link.signer)?;
             self.check_members(&state)?;
-            match self.conversations.get_mut(id) {
-                Some(conversation) => conversation.push(signed.clone(), state),
-                None => drop(self.conversations.insert(*id, KnownConversation::new(signed.clone(), state))),
-            }
+            self.put_link(id, &link.signer, signed, state);
             new += 1;
         }
         Ok(new)
+    }
+
+    fn put_link(
+        &mut self,
+        id: &ConversationId,
+        signer: &Signer,
+        signed: &SignedMembershipLink,
+        state: MembershipChain,
+    ) {
+        match self.conversations.get_mut(id) {
+            Some(conversation) => conversation.push(signed.clone(), state),
+            None => drop(self.conversations.insert(*id, KnownConversation::new(signed.clone(), state))),
+        }
+        if let Some(conversation) = self.conversations.get_mut(id) {
+            conversation.note_list(signer.account_id, signer.list_n);
+        }
+    }
+
+    /// Remembers lists that an accepted message named beside a membership that is known here. Returns whether any was news.
+    pub fn note_lists(&mut self, id: &ConversationId, heads: &[ListHead]) -> bool {
+        let Some(conversation) = self.conversations.get_mut(id) else { return false };
+        let mut is_news = false;
+        for head in heads {
+            is_news |= conversation.note_list(head.account_id, head.n);
+        }
+        is_news
     }
 
     fn is_known_link(
@@ -181,6 +214,19 @@ impl Trust {
     fn check_signer_known(&self, signer: &Signer) -> Result<(), Halt> {
         let head = ListHead { account_id: signer.account_id, n: signer.list_n, hash: signer.list_hash };
         self.check_head(&head)
+    }
+
+    /// A new link must not go by an older list than its signer's account was known by in this conversation: a device that was removed
+    /// meanwhile could otherwise go on signing under the list that still held it. That a known list has removed the signer is no
+    /// reason by itself, because the link may have been made, and written, before.
+    fn check_signer_current(&self, id: &ConversationId, signer: &Signer) -> Result<(), Refused> {
+        let floor = self.conversations.get(id).map_or(0, |known| known.list_floor(&signer.account_id));
+        if signer.list_n >= floor {
+            return Ok(());
+        }
+        let account = self.accounts.get(&signer.account_id);
+        let is_listed = account.is_some_and(|known| known.chain().device(&signer.device_id).is_some());
+        Err(if is_listed { Refused::MembershipListOlder } else { Refused::MembershipSignerRemoved })
     }
 
     /// Whether a head lies on the chain known here.

@@ -5,11 +5,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails its test by panicking")]
 
+mod claims;
 mod envelopes;
 mod ephemeral;
 mod forks;
 mod linking;
 mod lists;
+mod memberships;
 mod order;
 mod prekeys;
 mod recipients;

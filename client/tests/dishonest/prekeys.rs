@@ -1,12 +1,15 @@
 //! Lies about prekeys.
 
-use martlet_client::Refused;
+use martlet_client::{
+    Refused,
+    device::{PrepareError, SendHalt},
+};
 use martlet_protocol::{
     crypto::{DhSecret, PrekeyError},
     rest::ClaimAnswer,
 };
 
-use crate::world::{ALICE, BOB, World};
+use crate::world::{ALICE, BOB, World, refused, text_content};
 
 fn refused_with(lie: impl Fn(&mut World, &mut ClaimAnswer)) -> Refused {
     let (mut world, conversation) = World::pair();
@@ -76,15 +79,22 @@ fn keys_of_a_device_that_is_not_listed_are_refused() {
 }
 
 #[test]
-fn a_one_time_prekey_that_comes_twice_is_refused() {
+fn a_one_time_prekey_that_comes_twice_is_refused_and_the_signed_one_serves() {
     let (mut world, conversation) = World::pair();
     let key = world.peers[BOB].stock.one_time_prekeys.last().cloned();
     world.say(ALICE, conversation, "one", BOB);
     world.clock.advance(std::time::Duration::from_secs(25 * 60 * 60));
-    let result = world.compose_with(ALICE, conversation, "two", move |_, answer| {
-        answer.bundles[0].one_time_prekey.clone_from(&key);
-    });
-    assert_eq!(result.unwrap_err(), Refused::PrekeyRepeated);
+    world.peers[ALICE].device.enqueue(conversation, &text_content("two"), 0).unwrap();
+    let number = world.peers[ALICE].device.due()[0].0;
+    let Err(PrepareError::Halt(SendHalt::Claim(claim))) = world.peers[ALICE].device.prepare(number) else {
+        panic!("a day later the keys are looked up");
+    };
+    let mut answer = world.claim(&claim);
+    answer.bundles[0].one_time_prekey.clone_from(&key);
+    let events = world.peers[ALICE].device.absorb_claim(&claim, &answer).unwrap();
+    assert_eq!(refused(&events), [Refused::PrekeyRepeated], "the user is told");
+    let (_, request) = world.prepare_with(ALICE, conversation, |_, _| panic!("nothing more is claimed")).unwrap();
+    assert_eq!(request.forks[0].header[0], 1, "it is not used a second time, and nobody is left out for it");
 }
 
 #[test]

@@ -39,10 +39,12 @@ pub mod transfer;
 
 use std::{
     panic,
+    sync::mpsc,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -158,10 +160,10 @@ impl Db {
         self.within_timeout(lent, run).await
     }
 
-    /// Whether there is a replica to read from.
+    /// How many replicas there are to read from.
     #[must_use]
-    pub fn has_replicas(&self) -> bool {
-        !self.inner.replicas.is_empty()
+    pub fn replicas(&self) -> usize {
+        self.inner.replicas.len()
     }
 
     /// Runs the closure in one write transaction and commits it; any error rolls all of it back.
@@ -191,6 +193,45 @@ impl Db {
         E: From<StorageError>,
     {
         self.inner.commits.lend_blocking()?.run(run)
+    }
+
+    /// As [`Self::write_blocking`], and bounded as [`Self::write`]: over a network, a server that froze while its machine lives would keep the
+    /// thread for ever.
+    ///
+    /// # Errors
+    /// As [`Self::write_blocking`]. After `Unavailable` the outcome is not known.
+    ///
+    /// # Panics
+    /// If it is called from an async task.
+    pub fn write_in_time<T, E>(&self, run: impl FnOnce(&mut Conn) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StorageError> + Send + 'static,
+    {
+        if !self.is_shared() {
+            return self.write_blocking(run);
+        }
+        let mut lent = self.inner.commits.lend_blocking()?;
+        let (turn, timeout) = (lent.turn(), self.inner.config.timeout);
+        let (tell, told) = mpsc::sync_channel(1);
+        let call = thread::Builder::new().name("commit-call".to_owned()).spawn(move || {
+            let result = lent.run(run);
+            drop(lent);
+            // Nobody waits any more if it took too long.
+            let _ = tell.send(result);
+        });
+        let call = call.map_err(|_| StorageError::Busy)?;
+        match told.recv_timeout(timeout) {
+            Ok(result) => result,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                turn.write_off();
+                Err(no_answer(timeout).into())
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => match call.join() {
+                Ok(()) => Err(StorageError::Busy.into()),
+                Err(panic) => panic::resume_unwind(panic),
+            },
+        }
     }
 
     /// Whether the store answers: one trivial read of a row that is always there.
@@ -241,7 +282,7 @@ impl Db {
         closed
     }
 
-    /// A call that takes too long is left alone: its thread goes on and its connection comes back when it has ended.
+    /// A call that takes too long is left alone and its connection written off: its thread goes on until the network gives up.
     async fn within_timeout<T, E>(
         &self,
         mut lent: Lent,
@@ -251,12 +292,16 @@ impl Db {
         T: Send + 'static,
         E: From<StorageError> + Send + 'static,
     {
+        let turn = lent.turn();
         let call = blocking(move || lent.run(run));
         if !self.is_shared() {
             return call.await;
         }
         let timeout = self.inner.config.timeout;
-        time::timeout(timeout, call).await.unwrap_or_else(|_| Err(no_answer(timeout).into()))
+        time::timeout(timeout, call).await.unwrap_or_else(|_| {
+            turn.write_off();
+            Err(no_answer(timeout).into())
+        })
     }
 }
 

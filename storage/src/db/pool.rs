@@ -38,7 +38,18 @@ pub(super) struct Pool {
 pub(super) struct Lent {
     pool: Arc<Pool>,
     conn: Option<(u64, Conn)>,
-    _permit: OwnedSemaphorePermit,
+    turn: Arc<Turn>,
+}
+
+/// The permit of a connection that is lent. A call that never ends (a server that is frozen, whose machine still answers for it) would keep
+/// it for good; so it can be taken from the call. The connection is then closed when the call ends, instead of coming back.
+pub(super) struct Turn(Mutex<Option<OwnedSemaphorePermit>>);
+
+impl Turn {
+    /// The call is given up: somebody else may open a connection in its place.
+    pub(super) fn write_off(&self) {
+        self.0.lock().take();
+    }
 }
 
 impl Pool {
@@ -82,7 +93,7 @@ impl Pool {
         }
         let conn = free.pop();
         drop(free);
-        Lent { pool: self.clone(), conn, _permit: permit }
+        Lent { pool: self.clone(), conn, turn: Arc::new(Turn(Mutex::new(Some(permit)))) }
     }
 
     /// The epoch is that of before: opening may find a newer one, and then the connection is only replaced once more than it had to be.
@@ -98,6 +109,11 @@ impl Pool {
 }
 
 impl Lent {
+    /// To write it off, if the call that it is moved into takes too long.
+    pub(super) fn turn(&self) -> Arc<Turn> {
+        self.turn.clone()
+    }
+
     /// Runs one transaction. Blocks. A connection that is not fit for another one is closed.
     pub(super) fn run<T, E>(&mut self, run: impl FnOnce(&mut Conn) -> Result<T, E>) -> Result<T, E>
     where
@@ -125,7 +141,10 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(conn) = self.conn.take() {
+        let permit = self.turn.0.lock().take();
+        if let Some(conn) = self.conn.take()
+            && permit.is_some()
+        {
             self.pool.free.lock().push(conn);
         }
     }

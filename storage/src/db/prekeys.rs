@@ -2,19 +2,25 @@
 
 use diesel::{ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, RunQueryDsl as _};
 use martlet_protocol::{
+    id::AccountId,
     rest::{PrekeyKind, SignedPrekey},
-    wire,
+    wire::{self, control_entry::Event},
 };
 use prost::Message as _;
 
 use super::{
     Conn, DeviceKey, StorageError,
     conn::on,
-    convert::{read_message, read_u64, store_u64},
+    control,
+    convert::{read_id, read_message, read_u64, store_u64},
     error::expect_rows,
-    schema::{devices, prekeys},
+    schema::{accounts, devices, prekeys},
     store,
 };
+
+/// A signed prekey that ends within this time may have ended already by the clock of another node, which then takes the device for
+/// dormant. Devices bring the next one weeks before, so it makes no ordinary upload a return.
+const CLOCKS_DIFFER_MS: u64 = 60 * 60 * 1000;
 
 /// What a device has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +70,9 @@ pub struct Claimed {
     pub one_time_prekey: Option<SignedPrekey>,
 }
 
-/// Stores prekeys. The caller holds the device ([`super::devices::lock`]). One that is there already with the same key changes nothing, whether claimed, replaced or not. A new signed prekey
-/// replaces the current one.
+/// Stores prekeys. The caller holds the device ([`super::devices::lock`]). One that is there already with the same key changes nothing,
+/// whether claimed, replaced or not. A new signed prekey replaces the current one; if that had ended, the device was dormant, and every node
+/// is told to read the account's devices anew: what it remembers of them would go on leaving this one out.
 ///
 /// # Errors
 /// [`UploadError`]; the transaction must then be rolled back.
@@ -78,17 +85,25 @@ pub fn upload(
     now_ms: u64,
 ) -> Result<Stock, UploadError> {
     let epoch = store::epoch(conn)?;
+    let mut was_dormant = false;
     for prekey in signed_prekey.into_iter().chain(one_time_prekeys) {
         let put = put(conn, device_key, prekey, epoch)?;
         match (put, prekey.kind) {
             (Put::Reused, kind) => return Err(UploadError::IdReused { kind, key_id: prekey.key_id }),
-            (Put::Added, PrekeyKind::Signed) => replace_signed(conn, device_key, prekey)?,
+            (Put::Added, PrekeyKind::Signed) => {
+                was_dormant = is_dormant(conn, device_key, now_ms)?;
+                replace_signed(conn, device_key, prekey)?;
+            }
             (Put::Added, PrekeyKind::OneTime) | (Put::Same, _) => {}
         }
     }
     let stock = stock(conn, device_key, now_ms)?;
     if stock.one_time > max_one_time {
         return Err(UploadError::TooMany);
+    }
+    if was_dormant {
+        // The control stream last: its head is one row, and who holds it must wait for nobody.
+        tell_awake(conn, device_key, now_ms)?;
     }
     Ok(stock)
 }
@@ -172,6 +187,28 @@ pub(super) fn put(
         .select(prekeys::public_key)
         .first(c))?;
     Ok(if public_key == prekey.public_key.as_bytes() { Put::Same } else { Put::Reused })
+}
+
+/// Whether any node may take the device for dormant.
+fn is_dormant(conn: &mut Conn, device_key: DeviceKey, now_ms: u64) -> Result<bool, StorageError> {
+    let ends_ms: Option<i64> = on!(conn, c => devices::table
+        .filter(devices::device_key.eq(device_key))
+        .select(devices::prekey_not_after_ms)
+        .first(c)
+        .optional())?;
+    Ok(ends_ms.is_some_and(|ends_ms| ends_ms <= store_u64(now_ms.saturating_add(CLOCKS_DIFFER_MS))))
+}
+
+fn tell_awake(conn: &mut Conn, device_key: DeviceKey, now_ms: u64) -> Result<(), StorageError> {
+    let account_id: Vec<u8> = on!(conn, c => devices::table
+        .inner_join(accounts::table)
+        .filter(devices::device_key.eq(device_key))
+        .select(accounts::account_id)
+        .first(c))?;
+    let account_id: AccountId = read_id(&account_id)?;
+    let changed = wire::AccountListChanged { account_id: account_id.to_wire() };
+    let entry = wire::ControlEntry { event: Some(Event::AccountListChanged(changed)) };
+    control::append(conn, &entry, now_ms / 1000).map(drop)
 }
 
 /// The new signed prekey is stored: the ones before keep their id only, and the device is awake until the new one's end.

@@ -108,11 +108,43 @@ pub fn delete(conn: &mut Conn, hash: &Hash, now_s: u64) -> Result<bool, StorageE
     Ok(true)
 }
 
-/// Ends every token of a device, each with its `TokenEnded`, and returns how many there were. For a device that signs in again.
+/// Ends the token with which a device signs out, and appends `SignedOut`, by which every node closes the device's socket; false if the token
+/// is not there.
 ///
 /// # Errors
 /// [`StorageError`] if the query fails.
-pub fn delete_of_device(conn: &mut Conn, device_key: DeviceKey, now_s: u64) -> Result<usize, StorageError> {
+pub fn sign_out(conn: &mut Conn, hash: &Hash, device_id: &DeviceId, now_s: u64) -> Result<bool, StorageError> {
+    let ended = delete(conn, hash, now_s)?;
+    if ended {
+        tell_signed_out(conn, device_id, now_s)?;
+    }
+    Ok(ended)
+}
+
+/// Whether the device has a token that has not expired.
+///
+/// # Errors
+/// [`StorageError`] if the query fails.
+pub fn has_one(conn: &mut Conn, device_key: DeviceKey, now_ms: u64) -> Result<bool, StorageError> {
+    let found = tokens::table
+        .filter(tokens::device_key.eq(device_key))
+        .filter(tokens::expires_at_ms.gt(store_u64(now_ms)))
+        .select(tokens::expires_at_ms);
+    let first: Option<i64> = on!(conn, c => found.first(c).optional())?;
+    Ok(first.is_some())
+}
+
+/// Ends every token of a device, each with its `TokenEnded`, and, if there were any, tells every node to close its socket, which one of them
+/// may have opened. Returns how many there were. For a device that signs in again.
+///
+/// # Errors
+/// [`StorageError`] if the query fails.
+pub fn delete_of_device(
+    conn: &mut Conn,
+    device_key: DeviceKey,
+    device_id: &DeviceId,
+    now_s: u64,
+) -> Result<usize, StorageError> {
     let deleted: Vec<Vec<u8>> = on!(conn, c => diesel::delete(
             tokens::table.filter(tokens::device_key.eq(device_key)),
         )
@@ -120,6 +152,9 @@ pub fn delete_of_device(conn: &mut Conn, device_key: DeviceKey, now_s: u64) -> R
         .get_results(c))?;
     for hash in &deleted {
         tell_ended(conn, &read_id(hash)?, now_s)?;
+    }
+    if !deleted.is_empty() {
+        tell_signed_out(conn, device_id, now_s)?;
     }
     Ok(deleted.len())
 }
@@ -149,5 +184,10 @@ pub(super) fn active_device(
 
 fn tell_ended(conn: &mut Conn, hash: &Hash, now_s: u64) -> Result<(), StorageError> {
     let event = Event::TokenEnded(wire::TokenEnded { token_hash: hash.to_wire() });
+    control::append(conn, &wire::ControlEntry { event: Some(event) }, now_s).map(drop)
+}
+
+fn tell_signed_out(conn: &mut Conn, device_id: &DeviceId, now_s: u64) -> Result<(), StorageError> {
+    let event = Event::SignedOut(wire::SignedOut { device_id: device_id.to_wire() });
     control::append(conn, &wire::ControlEntry { event: Some(event) }, now_s).map(drop)
 }

@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
+use martlet_protocol::wire::ControlEntry;
 use martlet_servers::{Database, Proxy, shared_postgres};
-use martlet_storage::{DatabaseUrl, Db, DbConfig, Durability, Place, StorageError, accounts, mailbox, sends};
+use martlet_storage::{DatabaseUrl, Db, DbConfig, Durability, Place, StorageError, accounts, control, mailbox, sends};
 
 use crate::common::{NOW_MS, NOW_S, RETENTION_S, ROOMY, Store, ack, answer, append, bytes, fresh, seqs, short};
 
@@ -222,15 +223,110 @@ fn contents_go_with_their_week() {
 /// Replicas are asked in turn, and without any the primary is.
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_are_read_where_there_are_some() {
-    let store = Store::new();
-    assert!(!store.db.has_replicas());
-    let mut config = store.config();
-    if let Place::Postgres { url, replicas } = &mut config.place {
-        *replicas = vec![url.clone(), url.clone()];
+    let (store, other) = (Store::new(), Store::new());
+    assert_eq!(store.db.replicas(), 0);
+    other.run(|conn| control::append(conn, &ControlEntry::default(), NOW_S));
+    let [head, elsewhere] = [&store, &other].map(|store| store.run(control::head));
+    assert_ne!(head, elsewhere, "by their answers they can be told apart");
+    let (mut config, replica) = (store.config(), other.config());
+    if let (Place::Postgres { url, replicas }, Place::Postgres { url: other, .. }) = (&mut config.place, replica.place)
+    {
+        *replicas = vec![other, url.clone()];
     }
     let db = tokio::task::spawn_blocking(move || Db::open(&config)).await.expect("ran").expect("opens");
-    assert!(db.has_replicas());
-    for turn in 0..3 {
-        db.read_replica(turn, martlet_storage::control::head).await.expect("answers");
+    assert_eq!(db.replicas(), 2);
+    let mut answers = Vec::new();
+    for turn in 0..4 {
+        answers.push(db.read_replica(turn, control::head).await.expect("answers"));
     }
+    assert_eq!(answers, [elsewhere, head, elsewhere, head]);
+    assert_eq!(db.read(control::head).await.expect("answers"), head, "the primary is the primary");
+    assert_eq!(store.db.read_replica(0, control::head).await.expect("answers"), head);
+}
+
+/// What no time-out of the server ends: a server that froze while its machine still answers for it. Here it is a call that never returns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_never_ends_is_given_up_and_its_connection_replaced() {
+    let store = Store::new();
+    let config = DbConfig {
+        timeout: Duration::from_secs(1),
+        read_connections: 1,
+        write_connections: 1,
+        commit_connections: 1,
+        ..store.config()
+    };
+    let freeze = |conn: &mut martlet_storage::Conn| match conn {
+        martlet_storage::Conn::Postgres(c) => {
+            let never = "SET LOCAL statement_timeout = 0; SELECT pg_sleep(600)";
+            Ok(diesel::connection::SimpleConnection::batch_execute(c, never)?)
+        }
+        martlet_storage::Conn::Sqlite(_) => Err(StorageError::Busy),
+    };
+    let db = tokio::task::spawn_blocking(move || Db::open(&config)).await.expect("ran").expect("opens");
+    let commits = db.clone();
+    tokio::task::spawn_blocking(move || {
+        let frozen: Result<(), StorageError> = commits.write_in_time(freeze);
+        assert!(matches!(frozen, Err(StorageError::Unavailable(_))), "{frozen:?}");
+        commits.write_in_time(control::head).expect("another connection");
+    })
+    .await
+    .expect("commits go on");
+    let frozen: Result<(), StorageError> = db.write(freeze).await;
+    assert!(matches!(frozen, Err(StorageError::Unavailable(_))), "{frozen:?}");
+    db.write(control::head).await.expect("another connection");
+    let frozen: Result<(), StorageError> = db.read(freeze).await;
+    assert!(matches!(frozen, Err(StorageError::Unavailable(_))), "{frozen:?}");
+    db.read(control::head).await.expect("another connection");
+
+    let sleeping =
+        "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(600)' AND state = 'active'";
+    assert_eq!(store.number(&format!("SELECT count(*) {sleeping}")), 3, "they really never ended");
+    store.number(&format!("SELECT count(pg_terminate_backend(pid)) {sleeping}"));
+    db.health().await.expect("what ends late disturbs nobody");
+}
+
+/// A node that only begins, or a retention that was raised: contents may come before their week's part does.
+#[test]
+fn contents_that_came_before_their_weeks_part_move_into_it() {
+    let store = Store::new();
+    let a = store.register(1);
+    let talk = store.converse(&[&a]);
+    let mut send = talk.send(&[&a]);
+    send.content = Some(vec![1; 10_000].into());
+    send.request_key = bytes(fresh());
+    seqs(&store.commit(&[send])[0]);
+    assert_eq!(store.number("SELECT count(*) FROM contents_default"), 1);
+    let before = short(&store.read(a.devices[0], 0));
+    let (made, _) = store.run(|conn| mailbox::keep_parts(conn, NOW_S, RETENTION_S));
+    assert!(made >= 5, "{made}");
+    assert_eq!(store.number("SELECT count(*) FROM contents_default"), 0);
+    assert_eq!(store.number("SELECT count(*) FROM contents"), 1);
+    assert_eq!(short(&store.read(a.devices[0], 0)), before);
+    assert_eq!(
+        (store.ack(a.devices[0], 1), store.number("SELECT count(*) FROM contents")),
+        (1, 0),
+        "it is found where it is now"
+    );
+}
+
+/// As `migrations.rs` does for SQLite.
+#[test]
+fn migrations_go_down_and_up_again_here_too() {
+    use diesel::Connection as _;
+    use diesel_migrations::{FileBasedMigrations, MigrationHarness as _};
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations/postgresql");
+    let migrations = || FileBasedMigrations::from_path(&folder).expect("migrations");
+    let database = Database::create().expect("a database");
+    let mut conn = diesel::PgConnection::establish(&database.url().expect("an address")).expect("opens");
+    let tables = || {
+        let sql = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE '\\_\\_%'";
+        database.query(sql).expect("a number").trim().parse::<usize>().expect("a number")
+    };
+    conn.run_pending_migrations(migrations()).expect("up");
+    let up = tables();
+    assert!(up > 10, "{up}");
+    assert!(!conn.revert_all_migrations(migrations()).expect("down").is_empty());
+    assert_eq!(tables(), 0);
+    conn.run_pending_migrations(migrations()).expect("up again");
+    assert_eq!(tables(), up);
 }

@@ -1,6 +1,9 @@
 //! Tokens and tickets.
 
-use martlet_protocol::{id::Hash, wire::control_entry::Event};
+use martlet_protocol::{
+    id::{DeviceId, Hash},
+    wire::control_entry::Event,
+};
 use martlet_storage::{
     control, tickets,
     tokens::{self, Rotation},
@@ -21,6 +24,33 @@ fn ended(store: &Store, after: u64) -> Vec<Hash> {
             _ => None,
         })
         .collect()
+}
+
+fn signed_out(store: &Store, after: u64) -> Vec<DeviceId> {
+    store
+        .run(|c| control::after(c, after, 100))
+        .into_iter()
+        .filter_map(|(_, entry)| match entry.event? {
+            Event::SignedOut(signed_out) => DeviceId::try_from(signed_out.device_id.as_ref()).ok(),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn signing_out_ends_one_token_and_tells_once() {
+    let store = Store::new();
+    let account = store.register(1);
+    let (device, id) = (account.devices[0], account.device_ids[0]);
+    for number in [1, 2] {
+        store.run(|c| tokens::insert(c, &hash(number), device, NOW_MS));
+    }
+    let before = store.run(control::head);
+    assert!(store.run(|c| tokens::sign_out(c, &hash(1), &id, NOW_S)));
+    assert!(!store.run(|c| tokens::sign_out(c, &hash(1), &id, NOW_S)));
+    assert_eq!((ended(&store, before), signed_out(&store, before)), (vec![hash(1)], vec![id]));
+    assert!(store.run(|c| tokens::has_one(c, device, NOW_MS - 1)));
+    assert!(!store.run(|c| tokens::has_one(c, device, NOW_MS)), "what has expired is none");
 }
 
 #[test]
@@ -73,7 +103,12 @@ fn signing_in_again_ends_what_was() {
         store.run(|c| tokens::insert(c, &hash(number), device, NOW_MS));
     }
     let before = store.run(control::head);
-    assert_eq!(store.run(|c| tokens::delete_of_device(c, a, NOW_S)), 2);
+    let a_id = account.device_ids[0];
+    assert_eq!(store.run(|c| tokens::delete_of_device(c, a, &a_id, NOW_S)), 2);
+    assert_eq!(signed_out(&store, before), [a_id], "its socket may be one that they opened");
+    assert!(!store.run(|c| tokens::has_one(c, a, 0)) && store.run(|c| tokens::has_one(c, b, 0)));
+    assert_eq!(store.run(|c| tokens::delete_of_device(c, a, &a_id, NOW_S)), 0);
+    assert_eq!(signed_out(&store, before).len(), 1, "nothing was open");
     let mut told = ended(&store, before);
     told.sort();
     assert_eq!(told, [hash(1), hash(2)]);

@@ -6,12 +6,12 @@ use martlet_protocol::{
         devices::{DeviceChain, DeviceList, ListedDevice, sign_list},
         members::{Member, MembershipLink, Signer},
     },
-    crypto::{DhSecret, SUITE_1, SigningKey, UnsignedPrekey, sign_prekey},
+    crypto::{DhSecret, SUITE_1, SigningKey, UnsignedPrekey, sign_in_proof, sign_prekey},
     id::{AccountId, Blob, ClientMessageId, ConversationId, DeviceId, LinkId},
     rest::{
         Conversation, CreateConversation, DeviceBundle, DeviceLabel, DeviceSession, Fork, LinkAnswered, LinkComplete,
         LinkStart, LinkStarted, ListHead, NamedList, PrekeyKind, PrekeyUpload, RegisterRequest, Role, SendRequest,
-        SignedDeviceList, SignedPrekey,
+        SignInRequest, SignedDeviceList, SignedPrekey,
     },
     wire,
 };
@@ -85,6 +85,18 @@ impl TestDevice {
         assert_eq!((session.account_id, session.device_id), (device.account_id, device.device_id));
         device.token = session.token;
         device
+    }
+
+    /// What it takes to sign in again, now.
+    pub fn sign_in(&self, node: &TestNode) -> SignInRequest {
+        let signed_at_ms = node.now_ms();
+        SignInRequest {
+            username: self.username.clone(),
+            password: PASSWORD.to_owned(),
+            device_id: self.device_id,
+            signed_at_ms,
+            proof: sign_in_proof(&self.username, &self.device_id, signed_at_ms, &self.signing),
+        }
     }
 
     /// Links a further device to this one's account.

@@ -34,8 +34,8 @@ pub fn append_list(conn: &mut Conn, append: &AppendList<'_>) -> Result<Vec<Devic
     let mut ended = Vec::with_capacity(append.removed.len());
     for &device_key in append.removed {
         ended.push(devices::set_status(conn, append.account_key, device_key, DeviceStatus::Revoked)?);
-        purge::device(conn, device_key)?;
     }
+    purge::devices(conn, append.removed)?;
     number_heads(conn, append, n)?;
     let added = append
         .added

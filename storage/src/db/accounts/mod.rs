@@ -226,6 +226,47 @@ pub fn lists_after(conn: &mut Conn, account_key: AccountKey, n: u64) -> Result<V
     rows.into_iter().map(|(list, signatures)| signed_list(list, &signatures)).collect()
 }
 
+/// Hashes of the account's lists with these numbers, in no particular order; numbers that it has not are left out.
+///
+/// # Errors
+/// [`StorageError`] if the query fails.
+pub fn list_hashes(
+    conn: &mut Conn,
+    account_key: AccountKey,
+    numbers: &[u64],
+) -> Result<Vec<(u64, Hash)>, StorageError> {
+    let mut found = Vec::with_capacity(numbers.len());
+    for numbers in numbers.chunks(KEYS_PER_QUERY) {
+        let rows: Vec<(i64, Vec<u8>)> = on!(conn, c => device_lists::table
+            .filter(device_lists::account_key.eq(account_key))
+            .filter(device_lists::n.eq_any(numbers.iter().map(|n| store_u64(*n))))
+            .select((device_lists::n, device_lists::list))
+            .load(c))?;
+        for (n, list) in rows {
+            found.push((read_u64(n)?, Hash::of(&list)));
+        }
+    }
+    Ok(found)
+}
+
+/// Puts another hash of the same password in the place of one that is still there; otherwise nothing changes.
+///
+/// # Errors
+/// [`StorageError`] if the query fails.
+pub fn renew_password_hash(
+    conn: &mut Conn,
+    account_key: AccountKey,
+    before: &str,
+    after: &str,
+) -> Result<(), StorageError> {
+    on!(conn, c => diesel::update(accounts::table)
+        .filter(accounts::account_key.eq(account_key))
+        .filter(accounts::password_hash.eq(before))
+        .set(accounts::password_hash.eq(after))
+        .execute(c))?;
+    Ok(())
+}
+
 fn signed_list(list: Vec<u8>, signatures: &[u8]) -> Result<SignedDeviceList, StorageError> {
     let mut signed: wire::SignedDeviceList = read_message(signatures)?;
     signed.list = list.into();

@@ -17,7 +17,8 @@ pub(super) const LOCK_TIMEOUT_MS: u32 = 5_000;
 /// others' sends.
 const IDLE_TIMEOUT_MS: u32 = 15_000;
 
-/// Connects. The network's own time-outs end what a lost peer would keep waiting for ever.
+/// Connects. The network's own time-outs end what a lost peer would keep waiting for ever, on both ends: a machine that lost power must not
+/// keep its locks, nor its node's id, for the hours that the server's defaults allow.
 pub(super) fn establish(config: &DbConfig, url: &DatabaseUrl) -> Result<PgConnection, StorageError> {
     let timeout_s = config.timeout.as_secs().max(2);
     let timeout_ms = config.timeout.as_millis();
@@ -33,6 +34,8 @@ pub(super) fn establish(config: &DbConfig, url: &DatabaseUrl) -> Result<PgConnec
     conn.batch_execute(&format!(
         "SET statement_timeout = {timeout_ms}; SET lock_timeout = {LOCK_TIMEOUT_MS};
          SET idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}; SET client_min_messages = warning;
+         SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3;
+         SET tcp_user_timeout = {timeout_ms};
          SET jit = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off"
     ))?;
     Ok(conn)

@@ -3,6 +3,7 @@
 //! The writer's commits go to the write-ahead log and are synced there (`synchronous=FULL`); every [`CHECKPOINT_PAGES`] the writer
 //! moves them into the file.
 
+mod lock;
 pub(super) mod rows;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -32,14 +33,20 @@ const WRITER_CACHE_KIB: u32 = 64 << 10;
 /// A reader's page cache in KiB. Small: the operating system caches the file too, and there are several readers.
 const READER_CACHE_KIB: u32 = 8 << 10;
 
-/// Opens one connection that writes and some that read.
+/// Opens one connection that writes and some that read, for this process alone.
 pub(super) fn open(config: &DbConfig, path: &Path) -> Result<Inner, StorageError> {
     let (writer, _) = open_writer(config, path)?;
+    // After the store was found fit, so that what is wrong with it is told first. Migrations need no lock: nodes may serve meanwhile.
+    let lock = Arc::new(lock::take(path)?);
     let count = config.read_connections.max(1);
     let readers = (0..count).map(|_| open_reader(config, path)).collect::<Result<Vec<_>, _>>()?;
     let again = |open: fn(&DbConfig, &Path) -> Result<Conn, StorageError>| {
-        let (config, path) = (config.clone(), path.to_owned());
-        Box::new(move || open(&config, &path))
+        let (config, path, lock) = (config.clone(), path.to_owned(), lock.clone());
+        Box::new(move || {
+            // Held for as long as there is a pool.
+            let _held = &lock;
+            open(&config, &path)
+        })
     };
     let writes = again(|config, path| Ok(open_writer(config, path)?.0));
     let writes = Pool::new(writes, Begin::Write, vec![writer], 1, config.wait).shared();

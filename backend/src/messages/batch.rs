@@ -1,0 +1,146 @@
+//! What is written in one transaction: the sends, who waits for each, and the room they take in memory until they are answered.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use martlet_protocol::wire;
+use martlet_storage::{
+    DeviceKey,
+    sends::{EntryBody, PreparedSend},
+};
+use parking_lot::Mutex;
+
+use super::{Reply, SendError, answer::RequestKey, fork::Recipient, request::Request, seal::Prepared};
+use crate::{
+    accounts::DeviceIdentity,
+    streams::{LiveEntry, LiveItem, Published},
+};
+
+/// Sends that share a transaction.
+#[derive(Default)]
+pub struct Batch {
+    pub sends: Vec<PreparedSend>,
+    /// One per send.
+    pub waiting: Vec<Waiting>,
+}
+
+impl Batch {
+    pub fn push(&mut self, job: SendJob) {
+        let SendJob { prepared: Prepared { send, key, sender, accepted, request, recipients }, reply, room } = job;
+        self.sends.push(send);
+        let reply = Mutex::new(Some(reply));
+        self.waiting.push(Waiting { key, sender, accepted, request, recipients, reply, _room: room });
+    }
+
+    /// Whose mailboxes it writes to, each once.
+    pub fn devices(&self) -> Vec<DeviceKey> {
+        let mut devices: Vec<_> = self.sends.iter().flat_map(|send| &send.entries).map(|entry| entry.device).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        devices
+    }
+}
+
+/// A send, who hears of it, and its room.
+pub struct SendJob {
+    pub prepared: Prepared,
+    pub reply: Reply,
+    pub room: Room,
+}
+
+/// Who waits for a send.
+pub struct Waiting {
+    pub key: RequestKey,
+    pub sender: DeviceIdentity,
+    accepted: wire::Accepted,
+    pub request: Request,
+    recipients: Vec<Recipient>,
+    /// Gone once it was called. Shared with a call to the store that may outlive the patience of its caller.
+    reply: Mutex<Option<Reply>>,
+    _room: Room,
+}
+
+impl Waiting {
+    /// Only the first answer counts.
+    pub fn answer(&self, result: Result<wire::Accepted, SendError>) {
+        let reply = self.reply.lock().take();
+        if let Some(reply) = reply {
+            reply(result);
+        }
+    }
+
+    /// What the sender hears if these of the entries found a full mailbox.
+    pub fn accepted_but(&self, partial: &[usize]) -> wire::Accepted {
+        let partial_device_ids = partial.iter().map(|entry| self.recipients[*entry].device_id.to_wire()).collect();
+        wire::Accepted { partial_device_ids, ..self.accepted.clone() }
+    }
+}
+
+/// Bytes of sends that are under way, all queues together. A count of sends alone would bound nothing: one may be for three devices, or
+/// for thousands.
+#[derive(Clone)]
+pub struct Space {
+    taken: Arc<AtomicUsize>,
+    most: usize,
+}
+
+/// A send's part of it, given back when dropped.
+pub struct Room {
+    space: Space,
+    bytes: usize,
+}
+
+impl Space {
+    pub fn new(most: usize) -> Self {
+        Self { taken: Arc::default(), most }
+    }
+
+    /// Room for a send; `None` if there is none now. One that alone is larger than all of it finds room when nothing else is there.
+    pub fn take(&self, prepared: &Prepared) -> Option<Room> {
+        let bytes = bytes(&prepared.send);
+        let fits = |taken: usize| (taken == 0 || taken + bytes <= self.most).then_some(taken + bytes);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        Some(Room { space: self.clone(), bytes })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.space.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// About what a send holds in memory.
+fn bytes(send: &PreparedSend) -> usize {
+    let sealed = |body: &EntryBody| match body {
+        EntryBody::Sealed(sealed) => sealed.len(),
+        EntryBody::Dormant => 0,
+    };
+    let entries: usize = send.entries.iter().map(|entry| size_of_val(entry) + sealed(&entry.body)).sum();
+    entries + send.content.as_ref().map_or(0, |content| content.len())
+}
+
+/// What the devices of a committed send get.
+pub fn collect_entries(send: PreparedSend, seqs: &[u64], partial: &[usize], entries: &mut Vec<Published>) {
+    let content = send.content.unwrap_or_default();
+    for (index, (entry, seq)) in send.entries.into_iter().zip(seqs).enumerate() {
+        let seq = *seq;
+        let gap = |reason: wire::GapReason| {
+            LiveItem::Gap(wire::Gap { from_seq: seq, to_seq: seq, count: 1, reason: reason.into() })
+        };
+        let item = match entry.body {
+            EntryBody::Dormant => gap(wire::GapReason::Dormant),
+            EntryBody::Sealed(_) if partial.contains(&index) => gap(wire::GapReason::Quota),
+            EntryBody::Sealed(sealed) => LiveItem::Entry(wire::MailboxEntry {
+                seq,
+                entry_id: entry.entry_id.to_wire(),
+                sealed,
+                content: content.clone(),
+            }),
+        };
+        let device_key = entry.device;
+        entries.push(Published { device_key, entry: Arc::new(LiveEntry { device_key, seq, item }) });
+    }
+}
