@@ -14,7 +14,7 @@ use std::{
 use actix_http::HttpService;
 use actix_server::{Server, ServerHandle};
 use actix_service::map_config;
-use actix_web::{App, HttpResponse, HttpServer, dev::AppConfig, http::StatusCode, web};
+use actix_web::{App, HttpServer, dev::AppConfig};
 use martlet_storage::{Db, StorageError, sends, store};
 use rand::Rng as _;
 use subtle::ConstantTimeEq as _;
@@ -329,16 +329,11 @@ fn serve(
 ) -> Result<[Listener; 2], StartError> {
     let public = public_server(services.clone(), sockets.clone(), public)?;
     let health = services.health.clone();
-    let internal = HttpServer::new(move || {
-        App::new()
-            .app_data(web::Data::new(health.clone()))
-            .route("/health", web::get().to(health_details))
-            .route("/ready", web::get().to(ready))
-    })
-    .workers(1)
-    .disable_signals()
-    .shutdown_timeout(REQUEST_SHUTDOWN_S)
-    .listen(internal)?;
+    let internal = HttpServer::new(move || App::new().configure(http::operator::configure(&health)))
+        .workers(1)
+        .disable_signals()
+        .shutdown_timeout(REQUEST_SHUTDOWN_S)
+        .listen(internal)?;
     Ok([Listener::run(public), Listener::run(internal.run())])
 }
 
@@ -372,19 +367,6 @@ fn public_server(services: Arc<Services>, sockets: Arc<Sockets>, listener: TcpLi
             .tcp()
     })?;
     Ok(server.run())
-}
-
-/// Details are for the operator, so they are on the internal listener only.
-async fn health_details(health: web::Data<Health>) -> HttpResponse {
-    let report = health.report();
-    let status = StatusCode::from_u16(report.status.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    HttpResponse::build(status).json(report)
-}
-
-/// For a load balancer that looks at the internal listener.
-async fn ready(health: web::Data<Health>) -> HttpResponse {
-    let status = if health.is_ready() { StatusCode::NO_CONTENT } else { StatusCode::SERVICE_UNAVAILABLE };
-    HttpResponse::new(status)
 }
 
 async fn stop_services(services: &Services, db: &Db) {

@@ -13,6 +13,7 @@ mod extract;
 mod links;
 mod messages;
 mod openapi;
+pub mod operator;
 mod prekeys;
 mod sessions;
 mod unread;
