@@ -99,7 +99,10 @@ impl Space {
 
     /// Room for a send; `None` if there is none now. One that alone is larger than all of it finds room when nothing else is there.
     pub fn take(&self, prepared: &Prepared) -> Option<Room> {
-        let bytes = bytes(&prepared.send);
+        self.take_bytes(bytes(&prepared.send))
+    }
+
+    fn take_bytes(&self, bytes: usize) -> Option<Room> {
         let fits = |taken: usize| (taken == 0 || taken + bytes <= self.most).then_some(taken + bytes);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
         Some(Room { space: self.clone(), bytes })
@@ -142,5 +145,32 @@ pub fn collect_entries(send: PreparedSend, seqs: &[u64], partial: &[usize], entr
         };
         let device_key = entry.device;
         entries.push(Published { device_key, entry: Arc::new(LiveEntry { device_key, seq, item }) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_bounded_and_given_back() {
+        let space = Space::new(100);
+        let (first, second) = (space.take_bytes(60), space.take_bytes(40));
+        assert!(first.is_some() && second.is_some());
+        assert!(space.take_bytes(1).is_none(), "it is full");
+        drop(first);
+        assert!(space.take_bytes(61).is_none());
+        assert!(space.clone().take_bytes(60).is_some(), "every copy is of the same space");
+    }
+
+    #[test]
+    fn what_is_larger_than_all_of_it_goes_alone() {
+        let space = Space::new(100);
+        let large = space.take_bytes(1_000);
+        assert!(large.is_some());
+        assert!(space.take_bytes(1).is_none());
+        drop(large);
+        let small = space.take_bytes(1);
+        assert!(small.is_some() && space.take_bytes(1_000).is_none());
     }
 }

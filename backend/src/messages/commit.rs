@@ -46,6 +46,16 @@ pub enum Job {
     Stop,
 }
 
+impl Job {
+    /// Rows that it adds to a transaction.
+    fn entries(&self) -> usize {
+        match self {
+            Self::Send(job) => job.prepared.send.entries.len(),
+            Self::Probe { .. } | Self::Stop => 0,
+        }
+    }
+}
+
 /// What [`Committer::start`] needs.
 #[derive(Clone)]
 pub struct Parts {
@@ -56,16 +66,6 @@ pub struct Parts {
     pub answers: Arc<Answers>,
     pub explainer: Explainer,
     pub runtime: Handle,
-}
-
-impl Job {
-    /// Rows that it adds to a transaction.
-    fn entries(&self) -> usize {
-        match self {
-            Self::Send(job) => job.prepared.send.entries.len(),
-            Self::Probe { .. } | Self::Stop => 0,
-        }
-    }
 }
 
 /// The way to the commit threads.

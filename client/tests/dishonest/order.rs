@@ -5,6 +5,15 @@ use martlet_protocol::wire;
 
 use crate::world::{ALICE, BOB, World, refused};
 
+/// From where to where, and why.
+fn gaps(events: &[Event]) -> Vec<(u64, u64, wire::GapReason)> {
+    let gap = |event: &Event| match event {
+        Event::Gap(gap) => Some((gap.from_seq, gap.to_seq, gap.reason())),
+        _ => None,
+    };
+    events.iter().filter_map(gap).collect()
+}
+
 #[test]
 fn a_dropped_message_is_reported_by_the_next() {
     let (mut world, conversation) = World::pair();
@@ -55,6 +64,21 @@ fn a_gap_marker_moves_the_cursor_and_is_told() {
     world.peers[BOB].seq = 7;
     world.say(ALICE, conversation, "after", BOB);
     assert_eq!(world.texts(BOB), ["after"]);
+}
+
+#[test]
+fn numbers_that_nothing_explains_are_told() {
+    let (mut world, conversation) = World::pair();
+    world.say(ALICE, conversation, "one", BOB);
+    // The server leaves 2 to 4 out and says nothing of them.
+    world.peers[BOB].seq = 4;
+    let events = world.say(ALICE, conversation, "five", BOB);
+    assert_eq!(gaps(&events), [(2, 4, wire::GapReason::Unexplained)]);
+    assert_eq!(world.texts(BOB), ["one", "five"], "what came is read all the same");
+    // A marker explains 8 and 9 only.
+    let gap = wire::Gap { from_seq: 8, to_seq: 9, count: 2, reason: wire::GapReason::Expired.into() };
+    let events = world.peers[BOB].device.receive_gap(&gap);
+    assert_eq!(gaps(&events), [(6, 7, wire::GapReason::Unexplained), (8, 9, wire::GapReason::Expired)]);
 }
 
 #[test]

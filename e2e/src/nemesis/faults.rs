@@ -3,6 +3,7 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
+use futures_util::future::try_join_all;
 use martlet_servers::Proxy;
 use rand::{RngExt as _, rngs::StdRng};
 use tokio::{task::spawn_blocking, time::sleep};
@@ -23,7 +24,7 @@ pub enum Kind {
     SleepRedis,
     FillRedis,
     RestartPostgres,
-    CrashTogether,
+    PowerCut,
     CutPostgres,
     StallPostgres,
     SlowPostgres,
@@ -42,7 +43,7 @@ const KINDS: &[(Kind, u32, std::ops::Range<u64>, &str)] = &[
     (Kind::SleepRedis, 2, 300..3_000, "Redis asleep"),
     (Kind::FillRedis, 2, 500..4_000, "Redis out of memory"),
     (Kind::RestartPostgres, 2, 0..800, "PostgreSQL crashed"),
-    (Kind::CrashTogether, 5, 0..800, "node and PostgreSQL crashed"),
+    (Kind::PowerCut, 4, 0..800, "power cut"),
     (Kind::CutPostgres, 2, 200..3_000, "PostgreSQL cut off"),
     (Kind::StallPostgres, 2, 300..4_000, "PostgreSQL stalled"),
     (Kind::SlowPostgres, 2, 1_000..5_000, "PostgreSQL slow"),
@@ -114,20 +115,13 @@ impl Fault {
         }
     }
 
-    /// What it has to itself beside its target.
-    #[must_use]
-    pub fn second_target(&self) -> Option<Target> {
-        (self.kind == Kind::CrashTogether).then_some(Target::Node(self.node))
-    }
-
     /// What it has to itself.
     #[must_use]
     pub fn target(&self) -> Target {
         match self.kind {
-            Kind::CrashTogether => Target::Postgres,
             Kind::KillNode | Kind::PauseNode => Target::Node(self.node),
             Kind::RestartRedis | Kind::KillRedisClients | Kind::SleepRedis | Kind::FillRedis => Target::Redis,
-            Kind::RestartPostgres | Kind::FillDisk => Target::Postgres,
+            Kind::RestartPostgres | Kind::PowerCut | Kind::FillDisk => Target::Postgres,
             Kind::CutPostgres | Kind::StallPostgres | Kind::SlowPostgres => Target::PostgresLine(self.node),
             Kind::CutRedis | Kind::StallRedis | Kind::SlowRedis => Target::RedisLine(self.node),
         }
@@ -159,7 +153,7 @@ impl Fault {
             Target::PostgresLine(at) => self.of_line(cluster.nodes[at].postgres.as_deref()).await,
             Target::RedisLine(at) => self.of_line(cluster.nodes[at].redis.as_deref()).await,
             Target::Redis => self.of_redis(cluster.services.clone().context("no Redis")?).await,
-            Target::Postgres if self.kind == Kind::CrashTogether => self.of_both(cluster, world).await,
+            Target::Postgres if self.kind == Kind::PowerCut => self.of_all(cluster, world).await,
             Target::Postgres => self.of_postgres(cluster.services.clone().context("no PostgreSQL")?).await,
         }
     }
@@ -178,25 +172,30 @@ impl Fault {
         supervise(&mut node).await
     }
 
-    /// As when the machine that carries both loses its power: what the node would have tried again is gone with it.
-    async fn of_both(&self, cluster: &Cluster, world: &World) -> Result<()> {
+    /// As when the room loses its power: what a node would have tried again is gone with it. All nodes, for at most moments hardly more
+    /// than one is between its answers and the end of its commit. A node that something else happens to is spared.
+    async fn of_all(&self, cluster: &Cluster, world: &World) -> Result<()> {
         let services = cluster.services.clone().context("no PostgreSQL")?;
-        let mut node = cluster.nodes[self.node].node.lock().await;
+        let mut nodes: Vec<_> = cluster.nodes.iter().map(|place| place.node.try_lock().ok()).collect();
         let (gone, told) = tokio::sync::oneshot::channel();
         let lasts = self.lasts;
         let postgres = spawn_blocking(move || {
             services.crash_postgres(|| {
-                // Nobody waits for it if the node could not be killed.
+                // Nobody waits for it if a node could not be killed.
                 let _ = gone.send(());
                 pause_thread(lasts);
             })
         });
         told.await.context("PostgreSQL does not stop")?;
-        if node.kill().await.is_err() {
-            world.history.lock().nodes_ended.push((self.node, world.now_ms()));
+        for (at, node) in nodes.iter_mut().enumerate() {
+            if let Some(node) = node
+                && node.kill().await.is_err()
+            {
+                world.history.lock().nodes_ended.push((at, world.now_ms()));
+            }
         }
         postgres.await??;
-        supervise(&mut node).await
+        try_join_all(nodes.iter_mut().flatten().map(|node| supervise(node))).await.map(drop)
     }
 
     async fn of_line(&self, line: Option<&Proxy>) -> Result<()> {

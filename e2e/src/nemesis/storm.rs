@@ -41,14 +41,14 @@ pub async fn rage(
             if under_way.len() < AT_ONCE { under_way.try_join_next() } else { under_way.join_next().await }
         {
             let (fault, happened): (Fault, Result<()>) = ended?;
-            busy.retain(|busy| !targets(&fault).any(|target| target == *busy));
+            busy.retain(|busy| *busy != fault.target());
             happened?;
         }
         let fault = Fault::draw(cluster, rng);
-        if targets(&fault).any(|target| busy.contains(&target)) || world.now_ms() >= until_ms {
+        if busy.contains(&fault.target()) || world.now_ms() >= until_ms {
             continue;
         }
-        busy.extend(targets(&fault));
+        busy.push(fault.target());
         *counts.entry(fault.kind).or_default() += 1;
         let (cluster, world) = (cluster.clone(), world.clone());
         under_way.spawn(async move { (fault, fault.happen(cluster, world).await) });
@@ -60,10 +60,6 @@ pub async fn rage(
         Ok(counts)
     })
     .await?
-}
-
-fn targets(fault: &Fault) -> impl Iterator<Item = Target> {
-    [Some(fault.target()), fault.second_target()].into_iter().flatten()
 }
 
 /// A node that ended by itself is noted, and started again.

@@ -1,7 +1,7 @@
 //! The control stream: what every node must know soon after it happened, written in the transaction that did it.
 
 use diesel::{ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, RunQueryDsl as _};
-use martlet_protocol::wire::ControlEntry;
+use martlet_protocol::wire::{ControlEntry, control_entry::Event};
 use prost::Message as _;
 
 use super::{
@@ -75,4 +75,12 @@ pub fn append(conn: &mut Conn, entry: &ControlEntry, now_s: u64) -> Result<u64, 
         ))
         .execute(c))?;
     read_u64(seq)
+}
+
+/// As [`append`], for who needs no number.
+///
+/// # Errors
+/// [`StorageError`] if a query fails.
+pub fn tell(conn: &mut Conn, event: Event, now_s: u64) -> Result<(), StorageError> {
+    append(conn, &ControlEntry { event: Some(event) }, now_s).map(drop)
 }

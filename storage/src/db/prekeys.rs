@@ -207,8 +207,7 @@ fn tell_awake(conn: &mut Conn, device_key: DeviceKey, now_ms: u64) -> Result<(),
         .first(c))?;
     let account_id: AccountId = read_id(&account_id)?;
     let changed = wire::AccountListChanged { account_id: account_id.to_wire() };
-    let entry = wire::ControlEntry { event: Some(Event::AccountListChanged(changed)) };
-    control::append(conn, &entry, now_ms / 1000).map(drop)
+    control::tell(conn, Event::AccountListChanged(changed), now_ms / 1000)
 }
 
 /// The new signed prekey is stored: the ones before keep their id only, and the device is awake until the new one's end.

@@ -184,10 +184,10 @@ pub(super) fn active_device(
 
 fn tell_ended(conn: &mut Conn, hash: &Hash, now_s: u64) -> Result<(), StorageError> {
     let event = Event::TokenEnded(wire::TokenEnded { token_hash: hash.to_wire() });
-    control::append(conn, &wire::ControlEntry { event: Some(event) }, now_s).map(drop)
+    control::tell(conn, event, now_s)
 }
 
 fn tell_signed_out(conn: &mut Conn, device_id: &DeviceId, now_s: u64) -> Result<(), StorageError> {
     let event = Event::SignedOut(wire::SignedOut { device_id: device_id.to_wire() });
-    control::append(conn, &wire::ControlEntry { event: Some(event) }, now_s).map(drop)
+    control::tell(conn, event, now_s)
 }

@@ -44,10 +44,10 @@ pub fn append_list(conn: &mut Conn, append: &AppendList<'_>) -> Result<Vec<Devic
         .collect::<Result<Vec<_>, AppendListError>>()?;
     // The control stream last: its head is one row, and who holds it must wait for nobody.
     for device_id in ended {
-        tell(conn, device_ended(device_id), append.now_s)?;
+        control::tell(conn, device_ended(device_id), append.now_s)?;
     }
     let changed = wire::AccountListChanged { account_id: account_id.to_wire() };
-    tell(conn, Event::AccountListChanged(changed), append.now_s)?;
+    control::tell(conn, Event::AccountListChanged(changed), append.now_s)?;
     Ok(added)
 }
 
@@ -77,8 +77,4 @@ fn number_heads(conn: &mut Conn, append: &AppendList<'_>, n: u64) -> Result<(), 
 
 fn device_ended(device_id: DeviceId) -> Event {
     Event::DeviceEnded(wire::DeviceEnded { device_id: device_id.to_wire(), suspended: false })
-}
-
-fn tell(conn: &mut Conn, event: Event, now_s: u64) -> Result<(), StorageError> {
-    control::append(conn, &wire::ControlEntry { event: Some(event) }, now_s).map(drop)
 }

@@ -108,7 +108,7 @@ pub fn append_link(conn: &mut Conn, append: &AppendLink<'_>) -> Result<(), Appen
         apply(conn, append.conversation_key, m, change)?;
     }
     let event = Event::MembershipChanged(wire::MembershipChanged { conversation_id: conversation_id.to_wire() });
-    control::append(conn, &wire::ControlEntry { event: Some(event) }, append.now_s)?;
+    control::tell(conn, event, append.now_s)?;
     Ok(())
 }
 
