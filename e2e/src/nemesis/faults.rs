@@ -43,7 +43,7 @@ const KINDS: &[(Kind, u32, std::ops::Range<u64>, &str)] = &[
     (Kind::SleepRedis, 2, 300..3_000, "Redis asleep"),
     (Kind::FillRedis, 2, 500..4_000, "Redis out of memory"),
     (Kind::RestartPostgres, 2, 0..800, "PostgreSQL crashed"),
-    (Kind::PowerCut, 4, 0..800, "power cut"),
+    (Kind::PowerCut, 3, 0..800, "power cut"),
     (Kind::CutPostgres, 2, 200..3_000, "PostgreSQL cut off"),
     (Kind::StallPostgres, 2, 300..4_000, "PostgreSQL stalled"),
     (Kind::SlowPostgres, 2, 1_000..5_000, "PostgreSQL slow"),

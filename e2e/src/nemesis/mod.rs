@@ -44,6 +44,9 @@ use world::{Phase, World};
 const ANSWER_DEADLINE: Duration = Duration::from_secs(4);
 /// To see every device reached after the last heal.
 const BACK_PATIENCE: Duration = Duration::from_secs(15);
+/// Once everybody was reached: callers go on calling in peace. Longer than heads take to be compared and than [`checker`] waits for what
+/// nobody was told of.
+const PEACE: Duration = Duration::from_secs(16);
 /// For everything that was sent to be answered once all is healed.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two lines that tell how it goes.
@@ -97,6 +100,7 @@ pub async fn run(options: &Options) -> Result<(Report, String)> {
     if !reached && !options.quiet {
         println!("not every device was reached within {BACK_PATIENCE:?} of the last heal");
     }
+    sleep(PEACE).await;
     world.phase.send_replace(Phase::Settling);
     read_to_end(settled(&lives).await).await;
     if let Some(teller) = teller {

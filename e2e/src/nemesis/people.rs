@@ -25,7 +25,7 @@ const BUSY: [usize; 5] = [3, 2, 2, 2, 3];
 /// How often a device writes to a direct conversation, and how often to a group.
 const WEIGHTS: (u32, u32) = (8, 1);
 /// Pairs of a caller and an answerer.
-const QUIET_PAIRS: usize = 6;
+const QUIET_PAIRS: usize = 10;
 /// Between one newcomer account and the next.
 const NEWCOMER_EVERY_MS: std::ops::Range<u64> = 6_000..16_000;
 /// Time until the next of its devices is revoked.

@@ -27,7 +27,7 @@ const EXPECTED_OF_REVOKED: &[&str] = &["unauthenticated", "not_found", "forbidde
 /// A socket that stands open and is read gets an answered message within this: heads are compared every few seconds, and a fault may
 /// stop the comparison for a while.
 const STALL_MS: u64 = 30_000;
-/// After the last heal every device must be reached within this.
+/// After the last heal every device must be reached within this, and an open socket gets an answered message.
 const BACK_MS: u64 = 10_000;
 
 /// Judges a history.
@@ -195,7 +195,7 @@ impl<'a> Checker<'a> {
                         if at_ms.is_none() {
                             self.verdict.violations.push(Violation::Lost { operation: index, device });
                         }
-                        if stalled(operation, at_ms, &part.sessions) {
+                        if self.stalled(operation, at_ms, &part.sessions) {
                             self.verdict.violations.push(Violation::Stalled { operation: index, device });
                         }
                     }
@@ -211,6 +211,14 @@ impl<'a> Checker<'a> {
                 Outcome::Failed { .. } | Outcome::Invoked => {}
             }
         }
+    }
+
+    /// Whether a socket stood open from the answer on for too long and did not get the message.
+    fn stalled(&self, operation: &Operation, given_ms: Option<u64>, sessions: &[(u64, u64)]) -> bool {
+        let in_peace = operation.settled_ms >= self.history.faults_ms.1;
+        let (from, until) = (operation.settled_ms, operation.settled_ms + if in_peace { BACK_MS } else { STALL_MS });
+        given_ms.is_none_or(|at_ms| at_ms > until)
+            && sessions.iter().any(|(opened, closed)| *opened < from && *closed >= until)
     }
 
     /// The longest times in which nothing went forward while faults went on.
@@ -237,13 +245,6 @@ impl<'a> Checker<'a> {
             self.history.nodes_ended.iter().map(|(node, at_ms)| Violation::NodeEnded { node: *node, at_ms: *at_ms });
         self.verdict.violations.extend(ended);
     }
-}
-
-/// Whether a socket stood open from the answer on for [`STALL_MS`] and did not get the message.
-fn stalled(operation: &Operation, given_ms: Option<u64>, sessions: &[(u64, u64)]) -> bool {
-    let (from, until) = (operation.settled_ms, operation.settled_ms + STALL_MS);
-    given_ms.is_none_or(|at_ms| at_ms > until)
-        && sessions.iter().any(|(opened, closed)| *opened < from && *closed >= until)
 }
 
 fn longest_pause(moments: impl Iterator<Item = u64>, from: u64, to: u64) -> u64 {

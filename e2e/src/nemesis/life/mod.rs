@@ -32,6 +32,9 @@ use crate::wire::{Device, Heard, Rest, RestError, Socket, SubProtocol, message::
 const OPEN_PATIENCE: Duration = Duration::from_secs(4);
 /// Pauses up to this long are kept even when all is healed: nobody asks a node in a loop without any.
 const SHORT_PAUSE_MS: u64 = 300;
+/// When a caller's message is asked for, in µs. A commit and a connection take about as long, so it begins to connect in the middle of it.
+const RING_US: std::ops::Range<u64> = 0..35_000;
+const CALL_TAKES: Duration = Duration::from_millis(20);
 /// For reading to the end when all is over.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -112,7 +115,7 @@ impl Life {
                 return self.knock().await;
             }
             let node = self.world.any_node(&mut self.rng);
-            self.ring();
+            self.ring().await;
             let base = self.world.nodes[node].base().to_owned();
             let before_ms = self.world.now_ms();
             let opening = Socket::open(&base, &self.device.token, self.sub_protocol);
@@ -157,14 +160,16 @@ impl Life {
         self.world.history.lock().is_revoked(&self.device.device_id)
     }
 
-    /// Asks for a message that comes while this device connects.
-    fn ring(&mut self) {
+    /// Asks for a message that is committed while this device connects and reads: some time before or after it begins to.
+    async fn ring(&mut self) {
         if let Manner::Caller(bell) = &self.manner {
-            let (bell, delay) = (bell.clone(), Duration::from_micros(self.rng.random_range(0..15_000)));
+            let delay = Duration::from_micros(self.rng.random_range(RING_US));
+            let bell = bell.clone();
             tokio::spawn(async move {
                 sleep(delay).await;
                 bell.notify_one();
             });
+            sleep(CALL_TAKES).await;
         }
     }
 

@@ -24,7 +24,7 @@ const ANSWER_PATIENCE_MS: std::ops::Range<u64> = 2_000..4_000;
 /// How long a busy device stays on one socket.
 const STAY_MS: std::ops::Range<u64> = 2_000..40_000;
 /// How long a caller stays after its message has come.
-const CALLER_STAYS_MS: u64 = 200;
+const CALLER_STAYS_MS: u64 = 50;
 /// How long an abandoned connection stays open, unread.
 const GHOST_MS: std::ops::Range<u64> = 1_000..6_000;
 /// Time to say goodbye in.
@@ -149,14 +149,17 @@ impl Life {
         let now_ms = self.world.now_ms();
         let waits = stay.way == Way::Socket
             && self.outbox.waiting_since_ms().is_some_and(|since| since + stay.patience_ms < now_ms);
-        let is_busy = *self.phase.borrow() == Phase::Busy;
+        let phase = *self.phase.borrow();
         let has_had_enough = match &self.manner {
-            Manner::Caller(_) => self.inbox.last_entry_ms.is_some_and(|at| at + CALLER_STAYS_MS < now_ms),
-            _ => now_ms > stay.leave_ms,
+            // In peace they call on: then nothing else would end the wait for what nobody told their node of.
+            Manner::Caller(_) => {
+                phase < Phase::Settling && self.inbox.last_entry_ms.is_some_and(|at| at + CALLER_STAYS_MS < now_ms)
+            }
+            _ => phase == Phase::Busy && now_ms > stay.leave_ms,
         };
         match () {
             () if waits => Some(End::Broken),
-            () if is_busy && has_had_enough && !self.is_revoked() => Some(End::Leaving),
+            () if has_had_enough && !self.is_revoked() => Some(End::Leaving),
             () => None,
         }
     }
@@ -184,7 +187,8 @@ impl Life {
         let now_ms = self.world.now_ms();
         // Who may not write yet waits for an answer, not for the time.
         let writes = if self.may_write(stay.way) { self.next_write_ms } else { u64::MAX };
-        let next_ms = writes.min(stay.leave_ms).min(now_ms + LOOK_MS);
+        let look_ms = if matches!(self.manner, Manner::Caller(_)) { CALLER_STAYS_MS } else { LOOK_MS };
+        let next_ms = writes.min(stay.leave_ms).min(now_ms + look_ms);
         Duration::from_millis(next_ms.saturating_sub(now_ms).max(1))
     }
 
