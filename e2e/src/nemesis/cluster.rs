@@ -37,7 +37,11 @@ const SETTINGS: &[&str] = &[
     "storage.wait=3s",
     // DRAIN_WINDOW.
     "server.drain_window=1s",
-    "messages.max_content_bytes=131072",
+    // Small bounds are met often: contents that the relay does not carry, and readers that are behind for a while and acknowledge then.
+    "messages.max_content_bytes=12288",
+    "relay.inline_content_bytes=8192",
+    "socket.outbound_budget_bytes=20480",
+    "mailbox.ack_flush_interval=100ms",
     "socket.head_check_interval=5s",
 ];
 /// PostgreSQL keeps little of its log, so that its disk can be small. And since that disk is memory, which is synced in no time, each

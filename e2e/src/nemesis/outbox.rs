@@ -15,7 +15,7 @@ use crate::wire::{Circle, Device, message::Outgoing};
 /// One in so many messages is over the size up to which content lies inside the seal.
 const LARGE_ONE_IN: u32 = 30;
 /// One in so many is over what the relay carries.
-const HUGE_ONE_IN: u32 = 400;
+const HUGE_ONE_IN: u32 = 200;
 /// One in so many messages is given up after a lost answer.
 const GIVE_UP_ONE_IN: u32 = 8;
 /// One in so many answered messages is asked about again, as by a device that lost its last write.
@@ -65,8 +65,8 @@ impl Outbox {
     /// Writes a message to a circle and notes its invocation.
     pub fn compose(&mut self, device: &Device, circle: &Circle, world: &World, rng: &mut StdRng) {
         let size = match () {
-            () if rng.random_ratio(1, HUGE_ONE_IN) => rng.random_range(66_000..120_000),
-            () if rng.random_ratio(1, LARGE_ONE_IN) => rng.random_range(4_200..9_000),
+            () if rng.random_ratio(1, HUGE_ONE_IN) => rng.random_range(8_300..12_000),
+            () if rng.random_ratio(1, LARGE_ONE_IN) => rng.random_range(4_200..8_000),
             () => rng.random_range(200..900),
         };
         let mut content = vec![0; size];
