@@ -8,10 +8,11 @@ use martlet_protocol::{
     id::Blob,
     problem::{Code, close},
     rest::{Accepted, DeviceSession, RevokeRequest},
-    wire::{client_frame, node_frame::Frame},
+    wire::{self, client_frame, control_entry::Event, node_frame::Frame},
 };
 use martlet_servers::{Database, Proxy, Redis};
 use martlet_storage::DatabaseUrl;
+use prost::Message as _;
 use tempfile::TempDir;
 
 use crate::{
@@ -222,6 +223,40 @@ async fn a_device_revoked_at_one_node_loses_its_socket_at_another_with_redis_cut
         assert_eq!(code, Some(close::DEVICE_ENDED));
         second.get("/v1/devices", &gone.token).await.refused(Code::Unauthenticated);
     }
+}
+
+/// No route suspends a device yet, so the database says it as one will: status and control entry in one transaction.
+#[tokio::test]
+async fn a_device_suspended_in_the_database_loses_its_socket_with_redis_cut_off_too() {
+    let (redis, _folder) = own_redis();
+    let proxy = Proxy::start(([127, 0, 0, 1], redis.port()).into()).expect("a proxy");
+    let url = format!("redis://127.0.0.1:{}", proxy.port());
+    let nodes = Nodes::start(&[url.clone(), url], |_| {}).await;
+    let [first, second] = &nodes.nodes[..] else { panic!("two") };
+    for (name, is_cut) in [("alice", false), ("bob", true)] {
+        let device = TestDevice::register(first, name).await;
+        let (mut socket, _) = Client::resumed(second, &device, None).await;
+        if is_cut {
+            proxy.cut();
+        }
+        let ended = wire::DeviceEnded { device_id: device.device_id.to_wire(), suspended: true };
+        let entry = wire::ControlEntry { event: Some(Event::DeviceEnded(ended)) };
+        let (id, entry) = (hex(device.device_id.as_bytes()), hex(&entry.encode_to_vec()));
+        let suspend = format!(
+            "UPDATE devices SET status = 1 WHERE device_id = '{id}';
+             WITH head AS (UPDATE control_heads SET head_seq = head_seq + 1 RETURNING head_seq)
+             INSERT INTO control_entries SELECT head_seq, '{entry}', extract(epoch FROM now())::bigint FROM head"
+        );
+        nodes.database.query(&suspend).expect("suspended");
+        assert_eq!(socket.close_code().await, close::DEVICE_ENDED);
+        for node in [first, second] {
+            node.get("/v1/devices", &device.token).await.refused(Code::Unauthenticated);
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold("\\x".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Never a hang, never a false success.
