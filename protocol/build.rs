@@ -4,7 +4,7 @@ use std::{error::Error, path::PathBuf};
 
 use protox::prost::Message as _;
 
-const FILES: [&str; 8] = ["content", "control", "link", "mailbox", "relay", "send", "socket", "trust"];
+const FILES: [&str; 9] = ["content", "control", "link", "log", "mailbox", "relay", "send", "socket", "trust"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

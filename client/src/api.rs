@@ -324,6 +324,7 @@ fn problem(status: StatusCode, body: &[u8]) -> ClientError {
         lists: Vec::new(),
         membership: Vec::new(),
         conversation_id: None,
+        group_epoch: None,
     });
     ClientError::Problem(Box::new(problem))
 }

@@ -87,6 +87,7 @@ pub fn compose(
         content,
         forks,
         lifetime_seconds: draft.lifetime_seconds,
+        group_epoch: None,
     };
     Ok(Composed { request, content_key, content_hash })
 }

@@ -111,6 +111,8 @@ codes! {
 
     /// Lists, membership or forks are not what the node has; the answer has what is needed to try again.
     Mismatch = "mismatch", 409, "The message was encrypted for other devices than there are.";
+    /// The group is in another epoch than the message names; the answer has the current one.
+    EpochConflict = "epoch_conflict", 409, "The group's epoch has moved on.";
     /// A suite that the conversation's devices don't all have.
     SuiteUnknown = "suite_unknown", 422, "The suite is not known here.";
     /// The same client_message_id with other bytes.
@@ -137,6 +139,7 @@ impl Code {
             status: u32::from(self.status()),
             mismatch: None,
             retry_after_ms: 0,
+            group_epoch: 0,
         }
     }
 }

@@ -117,7 +117,7 @@ fn single_rows(db: &Db, talks: &[Talk], numbers: &mut Numbers) -> Result<Rate, S
 }
 
 fn commit(db: &Db, batch: &[PreparedSend]) -> Result<Vec<SendOutcome>, StorageError> {
-    db.write_blocking(|conn| sends::commit_sends(conn, batch, &LIMITS, NOW_MS, &|_, _| vec![7; ANSWER_BYTES]))
+    db.write_blocking(|conn| sends::commit_sends(conn, batch, &LIMITS, NOW_MS, &|_, _, _| vec![7; ANSWER_BYTES]))
 }
 
 /// Acks what is there in as many steps, all devices in each.
@@ -227,6 +227,7 @@ fn send(talk: &Talk, numbers: &mut Numbers) -> PreparedSend {
         content: None,
         expires_at_s: NOW_MS / 1000 + 30 * 86_400,
         own_lifetime: false,
+        log: None,
     }
 }
 

@@ -27,6 +27,6 @@ pub use print::{defaults, effective};
 pub use rules::{days, hours, kib, mib, millis, minutes, secs};
 pub use secret::SecretUrl;
 pub use sections::{
-    Accounts, Cluster, Config, Conversations, Durability, Limits, Log, LogFormat, Mailbox, Messages, Prekeys,
+    Accounts, Cluster, Config, Conversations, Durability, Limits, Log, LogFormat, Logs, Mailbox, Messages, Prekeys,
     RedisKind, Registration, Relay, Server, Socket, Standbys, Storage,
 };

@@ -82,6 +82,7 @@ config! {
     conversations: Conversations,
     messages: Messages,
     mailbox: Mailbox,
+    logs: Logs,
     socket: Socket,
     relay: Relay,
     limits: Limits,
@@ -189,6 +190,8 @@ section! {
     Conversations as "conversations" {
         /// Members a group may have.
         max_members_group: usize = 256, Count(2..=10_000);
+        /// Members a large conversation may have: they read one log, so that a message costs the same whatever their number.
+        max_members_large: usize = 10_000, Count(2..=1_000_000);
         /// Size of a conversation's encrypted title.
         max_title_bytes: usize = 1024, Bytes(0..=kib(64));
     }
@@ -243,6 +246,16 @@ section! {
         ack_flush_interval: Duration = secs(1), Time(millis(1)..=secs(10));
         /// How often expired entries, answers, tickets and links are cleared away.
         sweep_interval: Duration = secs(60), Time(secs(1)..=hours(24));
+    }
+}
+
+section! {
+    /// The logs of large conversations.
+    Logs as "logs" {
+        /// How long an entry can be read. After that a gap marker stands in its place.
+        retention: Duration = days(30), Time(minutes(1)..=days(3650));
+        /// Bytes in one page of history, of a log or of a mailbox. An entry that is larger comes alone.
+        max_page_bytes: usize = mib(1), Bytes(kib(64)..=mib(64));
     }
 }
 

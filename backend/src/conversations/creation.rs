@@ -3,14 +3,16 @@
 use martlet_protocol::{
     chain::members::MembershipChain,
     id::{ConversationId, Hash},
-    rest::{Conversation, ConversationKind, CreateConversation},
+    rest::{Conversation, CreateConversation},
 };
 use martlet_storage::{
     Conn, accounts,
     conversations::{self, CreateError, NewConversation, NewMember},
 };
 
-use super::{ConversationError, Conversations, check_title, find, show, signer::Named};
+use super::{
+    ConversationError, Conversations, accounts::Accounts, check_title, find, most_members, show, signer::Named,
+};
 use crate::{accounts::DeviceIdentity, config};
 
 impl Conversations {
@@ -47,8 +49,9 @@ fn create_in(
     named.find_key(conn, identity)?;
     let chain = MembershipChain::create(&create.creation, |signer| named.resolve(signer));
     let chain = chain.map_err(ConversationError::Link)?;
-    if chain.kind == ConversationKind::Group && chain.members.len() > limits.max_members_group {
-        return Err(ConversationError::TooManyMembers { allowed: limits.max_members_group });
+    let allowed = most_members(chain.kind, limits);
+    if chain.members.len() > allowed {
+        return Err(ConversationError::TooManyMembers { allowed });
     }
     let members = members(conn, &chain)?;
     let new = NewConversation {
@@ -69,18 +72,10 @@ fn create_in(
 }
 
 fn members(conn: &mut Conn, chain: &MembershipChain) -> Result<Vec<NewMember>, ConversationError> {
+    let accounts = Accounts::find(conn, chain.members.keys())?;
     chain
         .members
         .iter()
-        .map(|(account_id, member)| {
-            let account = accounts::by_id(conn, account_id)?.filter(|row| row.fingerprint == member.fingerprint);
-            let account =
-                account.ok_or(ConversationError::LinkUnfit("it names an account that this node does not have"))?;
-            Ok(NewMember {
-                account_key: account.account_key,
-                fingerprint: member.fingerprint,
-                role: member.role.into(),
-            })
-        })
+        .map(|(account_id, member)| accounts.member(account_id, &member.fingerprint, member.role))
         .collect()
 }

@@ -50,6 +50,12 @@ pub enum ConversationError {
     /// A cursor that no page gave.
     #[error("the cursor is not one of this list; begin without one")]
     CursorUnknown,
+    /// Only large conversations have a log.
+    #[error("this conversation has no log: its messages come to each device's mailbox")]
+    NoLog,
+    /// Both directions at once.
+    #[error("a page is after a cursor or before one, not both")]
+    TwoCursors,
     /// The store failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -60,7 +66,7 @@ impl ConversationError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::NotFound => Code::NotFound,
+            Self::NotFound | Self::NoLog => Code::NotFound,
             Self::Forbidden | Self::Link(MembershipError::Forbidden) => Code::Forbidden,
             Self::Link(MembershipError::BadSignature) => Code::SignatureInvalid,
             Self::Link(MembershipError::LastOwner) => Code::LastOwner,
@@ -70,7 +76,7 @@ impl ConversationError {
             Self::Exists(_) => Code::ConversationExists,
             Self::TooManyMembers { .. } => Code::TooManyMembers,
             Self::TitleTooLong { .. } => Code::TextInvalid,
-            Self::CursorUnknown => Code::Malformed,
+            Self::CursorUnknown | Self::TwoCursors => Code::Malformed,
             Self::Storage(StorageError::Busy) => Code::Busy,
             Self::Storage(error) if error.may_pass() => Code::Unavailable,
             Self::Storage(_) => Code::Internal,

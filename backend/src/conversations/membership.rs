@@ -7,11 +7,11 @@ use martlet_protocol::{
 };
 use martlet_storage::{
     AccountKey, Conn, StorageError, accounts,
-    conversations::{self, AppendLink, ConversationRow, MemberChange, MemberRow, NewMember},
+    conversations::{self, AppendLink, ConversationRow, MemberChange, MemberRow},
 };
 
-use super::{ConversationError, Conversations, find, kind, role, signer::Named};
-use crate::accounts::DeviceIdentity;
+use super::{ConversationError, Conversations, accounts::Accounts, find, kind, most_members, role, signer::Named};
+use crate::{accounts::DeviceIdentity, config};
 
 impl Conversations {
     /// Appends a link to the membership chain. The head again changes nothing.
@@ -26,10 +26,10 @@ impl Conversations {
         conversation_id: ConversationId,
         signed: SignedMembershipLink,
     ) -> Result<(), ConversationError> {
-        let (allowed, now_s) = (self.0.config.conversations.max_members_group, self.0.clock.now_s());
+        let (limits, now_s) = (self.0.config.conversations.clone(), self.0.clock.now_s());
         let identity = *identity;
         // Read, checked and appended in one transaction: two changes at once can't both extend one head.
-        let change = move |conn: &mut Conn| change(conn, &identity, &conversation_id, &signed, allowed, now_s);
+        let change = move |conn: &mut Conn| change(conn, &identity, &conversation_id, &signed, &limits, now_s);
         self.0.db.write(change).await?;
         self.0.streams.control_changed();
         Ok(())
@@ -41,7 +41,7 @@ fn change(
     identity: &DeviceIdentity,
     conversation_id: &ConversationId,
     signed: &SignedMembershipLink,
-    max_members: usize,
+    limits: &config::Conversations,
     now_s: u64,
 ) -> Result<(), ConversationError> {
     // The account first: a revocation that is under way comes before this link or after it, not in between.
@@ -63,10 +63,13 @@ fn change(
         }
         Err(error) => return Err(ConversationError::Link(error)),
     };
-    if next.members.len() > max_members && next.members.len() > head.members.len() {
-        return Err(ConversationError::TooManyMembers { allowed: max_members });
+    let allowed = most_members(next.kind, limits);
+    if next.members.len() > allowed && next.members.len() > head.members.len() {
+        return Err(ConversationError::TooManyMembers { allowed });
     }
-    let changes = named.link.changes.iter().map(|change| stored(conn, change, &rows));
+    let added = named.link.changes.iter().filter(|change| matches!(change, MembershipChange::Add(_)));
+    let accounts = Accounts::find(conn, added.map(MembershipChange::account_id))?;
+    let changes = named.link.changes.iter().map(|change| stored(change, &accounts, &rows));
     let changes = changes.collect::<Result<Vec<_>, _>>()?;
     let append = AppendLink {
         conversation_key: row.conversation_key,
@@ -99,22 +102,18 @@ fn conflict(
 }
 
 /// The change in terms of rows.
-fn stored(conn: &mut Conn, change: &MembershipChange, rows: &[MemberRow]) -> Result<MemberChange, ConversationError> {
+fn stored(
+    change: &MembershipChange,
+    accounts: &Accounts,
+    rows: &[MemberRow],
+) -> Result<MemberChange, ConversationError> {
     let member_key = |account_id: &AccountId| -> Result<AccountKey, StorageError> {
         let row = rows.iter().find(|row| row.account_id == *account_id);
         row.map(|row| row.account_key).ok_or(StorageError::Inconsistent("a verified change names no member"))
     };
     Ok(match change {
         MembershipChange::Add(member) => {
-            let account = accounts::by_id(conn, &member.account_id)?;
-            let account = account.filter(|row| row.fingerprint == member.fingerprint);
-            let account =
-                account.ok_or(ConversationError::LinkUnfit("it names an account that this node does not have"))?;
-            MemberChange::Add(NewMember {
-                account_key: account.account_key,
-                fingerprint: member.fingerprint,
-                role: member.role.into(),
-            })
+            MemberChange::Add(accounts.member(&member.account_id, &member.fingerprint, member.role)?)
         }
         MembershipChange::Remove { account_id, .. } => MemberChange::Remove(member_key(account_id)?),
         MembershipChange::SetRole(member) => MemberChange::SetRole(member_key(&member.account_id)?, member.role.into()),

@@ -1,12 +1,14 @@
 //! Conversations: creating and listing them, their titles, and the signed chain of their membership.
 //!
 //! In reading order: this file (what members ask), [`creation`], [`membership`] (links after the first), [`signer`] (whose key a link
-//! is checked with). Only members see that a conversation exists; titles are opaque.
+//! is checked with), [`log`] (the history and the members of a large one). Only members see that a conversation exists; titles are opaque.
 //!
 //! It knows nothing of HTTP and nothing of messages.
 
+mod accounts;
 mod creation;
 mod error;
+mod log;
 mod membership;
 mod signer;
 
@@ -24,7 +26,12 @@ use martlet_storage::{
 
 pub use error::ConversationError;
 
-use crate::{accounts::DeviceIdentity, clock::Clock, config::Config, streams::Streams};
+use crate::{
+    accounts::DeviceIdentity,
+    clock::Clock,
+    config::{self, Config},
+    streams::Streams,
+};
 
 const DEFAULT_PAGE: u32 = 50;
 const MAX_PAGE: u32 = 200;
@@ -162,21 +169,29 @@ fn cursor_unknown(error: ConversationError) -> ConversationError {
     }
 }
 
-/// The conversation as its members see it.
+/// The conversation as its members see it. The members of a large one are not listed with it: a page of such would be megabytes.
 fn show(conn: &mut Conn, row: ConversationRow) -> Result<Conversation, ConversationError> {
-    let members = conversations::members(conn, row.conversation_key)?;
-    let members = members
-        .iter()
-        .map(|member| Ok(ConversationMember { account_id: member.account_id, role: role(member.role)? }))
-        .collect::<Result<_, StorageError>>()?;
+    let kind = kind(row.kind)?;
+    let (members, member_count) = if kind == ConversationKind::Large {
+        (Vec::new(), conversations::member_count(conn, row.conversation_key)?)
+    } else {
+        let members = conversations::members(conn, row.conversation_key)?;
+        let members = members
+            .iter()
+            .map(|member| Ok(ConversationMember { account_id: member.account_id, role: role(member.role)? }))
+            .collect::<Result<Vec<_>, StorageError>>()?;
+        let count = members.len() as u64;
+        (members, count)
+    };
     Ok(Conversation {
         conversation_id: row.conversation_id,
-        kind: kind(row.kind)?,
+        kind,
         membership_m: row.m,
         membership_hash: row.head_hash,
         title: row.title.map(Blob),
         role: role(row.role)?,
         members,
+        member_count,
     })
 }
 
@@ -185,6 +200,14 @@ fn check_title(title: Option<&Blob>, allowed: usize) -> Result<(), ConversationE
         return Err(ConversationError::TitleTooLong { allowed });
     }
     Ok(())
+}
+
+fn most_members(kind: ConversationKind, limits: &config::Conversations) -> usize {
+    match kind {
+        ConversationKind::Direct => 2,
+        ConversationKind::Group => limits.max_members_group,
+        ConversationKind::Large => limits.max_members_large,
+    }
 }
 
 fn role(stored: wire::Role) -> Result<Role, StorageError> {
@@ -200,6 +223,9 @@ fn kind(stored: wire::ConversationKind) -> Result<ConversationKind, StorageError
     match stored {
         wire::ConversationKind::Direct => Ok(ConversationKind::Direct),
         wire::ConversationKind::Group => Ok(ConversationKind::Group),
-        _ => Err(StorageError::Inconsistent("a conversation of a kind that is not served")),
+        wire::ConversationKind::Large => Ok(ConversationKind::Large),
+        wire::ConversationKind::Unspecified => {
+            Err(StorageError::Inconsistent("a conversation of a kind that is not served"))
+        }
     }
 }

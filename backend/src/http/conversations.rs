@@ -7,8 +7,8 @@ use actix_web::{
 use martlet_protocol::{
     id::ConversationId,
     rest::{
-        ChangeMembership, Conversation, CreateConversation, MembershipLinks, MembershipQuery, Page, PageQuery, Problem,
-        SetTitle,
+        ChangeMembership, Conversation, ConversationMember, CreateConversation, LogPage, LogQuery, MembershipLinks,
+        MembershipQuery, Page, PageQuery, Problem, SetTitle,
     },
 };
 
@@ -101,6 +101,40 @@ pub(super) async fn change_membership(
     let link = request.into_inner().link;
     services.conversations.change_membership(&caller.identity, *conversation_id, link).await?;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// Lists a conversation's members
+#[utoipa::path(get, path = "/v1/conversations/{conversation_id}/members", tag = "conversations",
+    params(("conversation_id" = ConversationId, Path), PageQuery), security(("device_token" = [])), responses(
+    (status = 200, body = Page<ConversationMember>),
+    (status = "default", body = Problem, content_type = "application/problem+json",
+     description = "not_found, malformed, unauthenticated, rate_limited")))]
+pub(super) async fn members(
+    services: Data<Services>,
+    caller: Caller,
+    conversation_id: Path<ConversationId>,
+    query: Query<PageQuery>,
+) -> Result<Json<Page<ConversationMember>>, ApiError> {
+    caller.asks(&services)?;
+    Ok(Json(services.conversations.members_page(&caller.identity, *conversation_id, &query).await?))
+}
+
+/// Reads a large conversation's log
+///
+/// Forwards after a `seq`, backwards before one, or the newest. Every `seq` of the page is in exactly one item.
+#[utoipa::path(get, path = "/v1/conversations/{conversation_id}/log", tag = "conversations",
+    params(("conversation_id" = ConversationId, Path), LogQuery), security(("device_token" = [])), responses(
+    (status = 200, body = LogPage),
+    (status = "default", body = Problem, content_type = "application/problem+json",
+     description = "not_found, malformed, unauthenticated, rate_limited, busy")))]
+pub(super) async fn log(
+    services: Data<Services>,
+    caller: Caller,
+    conversation_id: Path<ConversationId>,
+    query: Query<LogQuery>,
+) -> Result<Json<LogPage>, ApiError> {
+    caller.asks(&services)?;
+    Ok(Json(services.conversations.log_page(&caller.identity, *conversation_id, *query).await?))
 }
 
 /// Sets the title, which the node can't read

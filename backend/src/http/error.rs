@@ -37,6 +37,7 @@ struct Extra {
     lists: Vec<SignedDeviceList>,
     membership: Vec<SignedMembershipLink>,
     conversation_id: Option<ConversationId>,
+    group_epoch: Option<u64>,
 }
 
 impl ApiError {
@@ -98,6 +99,7 @@ impl ApiError {
             lists: extra.map(|extra| extra.lists.clone()).unwrap_or_default(),
             membership: extra.map(|extra| extra.membership.clone()).unwrap_or_default(),
             conversation_id: extra.and_then(|extra| extra.conversation_id),
+            group_epoch: extra.and_then(|extra| extra.group_epoch),
         }
     }
 
@@ -158,6 +160,9 @@ impl From<SendError> for ApiError {
         let problem = error.into_problem();
         if problem.retry_after_ms > 0 {
             api.retry_after_ms = Some(problem.retry_after_ms);
+        }
+        if code == Code::EpochConflict {
+            return api.with(Extra { group_epoch: Some(problem.group_epoch), ..Extra::default() });
         }
         match problem.mismatch.as_ref().map(Mismatch::try_from).transpose() {
             Ok(None) => api,

@@ -18,7 +18,7 @@ use crate::services::Services;
     security(("device_token" = [])), responses(
     (status = 200, body = Accepted),
     (status = "default", body = Problem, content_type = "application/problem+json",
-     description = "not_found, mismatch (with `mismatch`), message_id_reused, suite_unknown, lifetime_invalid, too_large, \
+     description = "not_found, mismatch (with `mismatch`), message_id_reused, epoch_conflict (with `group_epoch`), suite_unknown, lifetime_invalid, too_large, \
                     malformed, unauthenticated, rate_limited, busy, unavailable")))]
 pub(super) async fn send(
     services: Data<Services>,

@@ -11,6 +11,7 @@ mod edge;
 mod error;
 mod extract;
 mod links;
+mod mailbox;
 mod messages;
 mod openapi;
 pub mod operator;
@@ -64,15 +65,24 @@ pub fn configure(services: &Arc<Services>) -> impl FnOnce(&mut ServiceConfig) + 
             .service(at("/links/{link_id}/answer").put(links::answer).app_data(json(MAX_LINK_BODY_BYTES)))
             .service(at("/links/{link_id}/poll").post(links::poll))
             .service(at("/links/{link_id}/complete").post(links::complete).app_data(prekeys))
-            .service(at("/conversations").get(conversations::list).post(conversations::create))
+            .service(
+                at("/conversations")
+                    .get(conversations::list)
+                    .post(conversations::create)
+                    .app_data(json(MAX_LINK_BODY_BYTES)),
+            )
             .service(at("/conversations/{conversation_id}").get(conversations::get))
             .service(
                 at("/conversations/{conversation_id}/membership")
                     .get(conversations::links)
-                    .post(conversations::change_membership),
+                    .post(conversations::change_membership)
+                    .app_data(json(MAX_LINK_BODY_BYTES)),
             )
+            .service(at("/conversations/{conversation_id}/members").get(conversations::members))
+            .service(at("/conversations/{conversation_id}/log").get(conversations::log))
             .service(at("/conversations/{conversation_id}/title").put(conversations::set_title))
             .service(at("/conversations/{conversation_id}/messages").post(messages::send).app_data(messages))
+            .service(at("/mailbox").get(mailbox::page))
             .service(at("/socket").get(openapi::socket_without_upgrade))
             .default_service(web::to(not_found));
         let all = web::scope("")

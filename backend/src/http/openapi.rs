@@ -11,7 +11,7 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{ApiError, accounts, conversations, devices, links, messages, prekeys, sessions};
+use super::{ApiError, accounts, conversations, devices, links, mailbox, messages, prekeys, sessions};
 use crate::services::Services;
 
 #[derive(OpenApi)]
@@ -29,8 +29,8 @@ use crate::services::Services;
         prekeys::stock, prekeys::upload, prekeys::claim,
         links::start, links::offer, links::answer, links::poll, links::complete,
         conversations::create, conversations::list, conversations::get, conversations::links,
-        conversations::change_membership, conversations::set_title,
-        messages::send,
+        conversations::change_membership, conversations::set_title, conversations::members, conversations::log,
+        messages::send, mailbox::page,
         socket_without_upgrade, health, ready,
     ),
     components(schemas(Problem)),

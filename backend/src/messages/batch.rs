@@ -71,10 +71,12 @@ impl Waiting {
         }
     }
 
-    /// What the sender hears if these of the entries found a full mailbox.
-    pub fn accepted_but(&self, partial: &[usize]) -> wire::Accepted {
+    /// What the sender hears if these numbers were handed out and these of the entries found a full mailbox.
+    pub fn accepted(&self, seqs: &[u64], partial: &[usize]) -> wire::Accepted {
         let partial_device_ids = partial.iter().map(|entry| self.recipients[*entry].device_id.to_wire()).collect();
-        wire::Accepted { partial_device_ids, ..self.accepted.clone() }
+        // A mailbox's number is the device's own matter; a log's is the same for all.
+        let log_seq = if self.recipients.is_empty() { seqs.first().copied().unwrap_or(0) } else { 0 };
+        wire::Accepted { partial_device_ids, log_seq, ..self.accepted.clone() }
     }
 }
 

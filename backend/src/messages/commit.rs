@@ -277,9 +277,9 @@ impl Worker {
         let (batch, answers, streams) = (batch.clone(), self.answers.clone(), self.streams.clone());
         db::sends::planted::before_commit(&self.db, &batch.sends)?;
         self.db.write_in_time(move |conn| {
-            let seal_answer = |send: usize, partial: &[usize]| {
+            let seal_answer = |send: usize, seqs: &[u64], partial: &[usize]| {
                 let waiting = &batch.waiting[send];
-                answers.seal(&waiting.key, &waiting.accepted_but(partial)).unwrap_or_default()
+                answers.seal(&waiting.key, &waiting.accepted(seqs, partial)).unwrap_or_default()
             };
             let outcomes = db::sends::commit_sends(conn, &batch.sends, &limits, now_ms, &seal_answer)?;
             too_early(&streams, &batch, &outcomes);
@@ -299,7 +299,7 @@ impl Worker {
         let waiting = &batch.waiting[index];
         match outcome {
             SendOutcome::Committed { seqs, partial } => {
-                waiting.answer(Ok(waiting.accepted_but(&partial)));
+                waiting.answer(Ok(waiting.accepted(&seqs, &partial)));
                 collect_entries(send, &seqs, &partial, entries);
             }
             SendOutcome::Repeat { answer, same_request: true } => {
@@ -307,11 +307,16 @@ impl Worker {
                 waiting.answer(first.ok_or(SendError::OutcomeUnknown));
             }
             SendOutcome::Repeat { same_request: false, .. } => waiting.answer(Err(SendError::MessageIdReused)),
+            SendOutcome::EpochConflict { current } => waiting.answer(Err(SendError::EpochConflict { current })),
             SendOutcome::Mismatch => {
                 let (explainer, batch) = (self.explainer.clone(), batch.clone());
+                let to_log = send.log.is_some();
                 self.runtime.spawn(async move {
                     let Waiting { sender, request, .. } = &batch.waiting[index];
-                    let problem = explainer.explain(sender, request).await;
+                    let problem = match to_log {
+                        true => explainer.explain_log(sender, request).await,
+                        false => explainer.explain(sender, request).await,
+                    };
                     batch.waiting[index].answer(Err(problem));
                 });
             }
@@ -344,7 +349,7 @@ fn too_early(streams: &Streams, batch: &Batch, outcomes: &[SendOutcome]) {
     for ((send, waiting), outcome) in batch.sends.iter().zip(&batch.waiting).zip(outcomes) {
         let SendOutcome::Committed { seqs, partial } = outcome else { continue };
         if answers {
-            waiting.answer(Ok(waiting.accepted_but(partial)));
+            waiting.answer(Ok(waiting.accepted(seqs, partial)));
         }
         if relays {
             collect_entries(send.clone(), seqs, partial, &mut entries);

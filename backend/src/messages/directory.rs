@@ -1,4 +1,5 @@
-//! Who a conversation's messages go to: its members and their devices, cached.
+//! Who a conversation's messages go to: its members and their devices, cached. Of a large conversation only who may send to it, for its
+//! members read for themselves.
 //!
 //! The caches may be stale: a control entry drops what it made untrue, and the commit compares membership and list numbers with the
 //! rows it locks. So staleness costs a sender a mismatch answer, never a wrong recipient. An ephemeral message has no commit: for it the
@@ -34,6 +35,20 @@ pub struct ConversationView {
     pub key: ConversationKey,
     pub m: u64,
     pub members: Vec<(AccountKey, AccountId)>,
+}
+
+/// A large conversation at one membership link.
+#[derive(Clone, Copy)]
+pub struct LogView {
+    pub key: ConversationKey,
+    pub m: u64,
+}
+
+/// What is known of a conversation.
+#[derive(Clone)]
+enum Known {
+    Forked(Arc<ConversationView>),
+    Log(LogView),
 }
 
 /// An account's devices at one list.
@@ -74,7 +89,9 @@ pub struct Directory(Arc<Inner>);
 
 struct Inner {
     db: Db,
-    conversations: Cache<ConversationId, Arc<ConversationView>>,
+    conversations: Cache<ConversationId, Known>,
+    /// The link at which an account was seen to be a member of a large conversation: at a later one it is looked up again.
+    log_members: Cache<(ConversationKey, AccountKey), u64>,
     accounts: Cache<AccountId, Arc<AccountView>>,
     /// Control entries heard of. What was read before one and cached after it would stay, untrue.
     changes: AtomicU64,
@@ -82,8 +99,13 @@ struct Inner {
 
 impl Directory {
     pub fn new(db: Db) -> Self {
-        let (conversations, accounts) = (Cache::new(CACHED), Cache::new(CACHED));
-        Self(Arc::new(Inner { db, conversations, accounts, changes: AtomicU64::new(0) }))
+        Self(Arc::new(Inner {
+            db,
+            conversations: Cache::new(CACHED),
+            log_members: Cache::new(CACHED),
+            accounts: Cache::new(CACHED),
+            changes: AtomicU64::new(0),
+        }))
     }
 
     /// Everybody that a message of this sender goes to, from the caches where they have it.
@@ -97,9 +119,8 @@ impl Directory {
         id: &ConversationId,
         now_ms: u64,
     ) -> Result<Audience, SendError> {
-        let conversation = match self.0.conversations.get(id) {
-            Some(view) => view,
-            None => self.load_conversation(sender, id).await?.ok_or(SendError::NotFound)?,
+        let Known::Forked(conversation) = self.known(sender, id).await? else {
+            return Err(SendError::Malformed("a large conversation takes no ephemeral messages"));
         };
         if !conversation.members.iter().any(|(key, _)| *key == sender.account_key) {
             return Err(SendError::NotFound);
@@ -116,6 +137,54 @@ impl Directory {
         if audience.serves(sender) { Ok(audience) } else { Err(SendError::Unauthenticated) }
     }
 
+    /// The log that a message of this sender goes to; `None` if the conversation has none, and is one of mailboxes.
+    ///
+    /// # Errors
+    /// As [`Self::audience`].
+    pub async fn log(
+        &self,
+        sender: &DeviceIdentity,
+        id: &ConversationId,
+        now_ms: u64,
+    ) -> Result<Option<LogView>, SendError> {
+        let Known::Log(mut log) = self.known(sender, id).await? else { return Ok(None) };
+        if self.0.log_members.get(&(log.key, sender.account_key)) != Some(log.m) {
+            // The conversation was loaded for somebody else.
+            let Some(Known::Log(now)) = self.load_conversation(sender, id).await? else {
+                return Err(SendError::NotFound);
+            };
+            log = now;
+        }
+        let cached = self.0.accounts.get(&sender.account_id).filter(|view| now_ms < view.reread_at_ms);
+        let account = match cached {
+            Some(view) => view,
+            None => self.load_account(sender.account_key, sender.account_id, now_ms).await?,
+        };
+        if account.serves(sender) { Ok(Some(log)) } else { Err(SendError::Unauthenticated) }
+    }
+
+    /// The same, from the store.
+    ///
+    /// # Errors
+    /// As [`Self::audience`].
+    pub async fn fresh_log(
+        &self,
+        sender: &DeviceIdentity,
+        id: &ConversationId,
+        now_ms: u64,
+    ) -> Result<Option<LogView>, SendError> {
+        self.0.conversations.remove(id);
+        self.0.accounts.remove(&sender.account_id);
+        self.log(sender, id, now_ms).await
+    }
+
+    async fn known(&self, asker: &DeviceIdentity, id: &ConversationId) -> Result<Known, SendError> {
+        match self.0.conversations.get(id) {
+            Some(known) => Ok(known),
+            None => self.load_conversation(asker, id).await?.ok_or(SendError::NotFound),
+        }
+    }
+
     /// The same, from the store.
     ///
     /// # Errors
@@ -126,12 +195,12 @@ impl Directory {
         id: &ConversationId,
         now_ms: u64,
     ) -> Result<Audience, SendError> {
-        if let Some((_, view)) = self.0.conversations.remove(id) {
+        if let Some((_, Known::Forked(view))) = self.0.conversations.remove(id) {
             for (_, account_id) in &view.members {
                 self.0.accounts.remove(account_id);
             }
         }
-        if let Some(view) = self.load_conversation(sender, id).await? {
+        if let Some(Known::Forked(view)) = self.load_conversation(sender, id).await? {
             for (_, account_id) in &view.members {
                 self.0.accounts.remove(account_id);
             }
@@ -164,6 +233,7 @@ impl Directory {
     pub fn forget_all(&self) {
         self.0.changes.fetch_add(1, Ordering::SeqCst);
         self.0.conversations.clear();
+        self.0.log_members.clear();
         self.0.accounts.clear();
     }
 
@@ -171,17 +241,20 @@ impl Directory {
         &self,
         asker: &DeviceIdentity,
         id: &ConversationId,
-    ) -> Result<Option<Arc<ConversationView>>, StorageError> {
+    ) -> Result<Option<Known>, StorageError> {
         let (wanted, asker) = (*id, asker.account_key);
         let before = self.changes();
-        let view = self.0.db.read(move |conn| read_conversation(conn, &wanted, asker)).await?.map(Arc::new);
-        if let Some(view) = &view {
-            self.0.conversations.insert(*id, view.clone());
+        let known = self.0.db.read(move |conn| read_conversation(conn, &wanted, asker)).await?;
+        if let Some(known) = &known {
+            if let Known::Log(log) = known {
+                self.0.log_members.insert((log.key, asker), log.m);
+            }
+            self.0.conversations.insert(*id, known.clone());
             if self.changes() != before {
                 self.0.conversations.remove(id);
             }
         }
-        Ok(view)
+        Ok(known)
     }
 
     async fn load_account(
@@ -211,24 +284,25 @@ impl Audience {
     }
 
     fn serves(&self, sender: &DeviceIdentity) -> bool {
-        self.accounts.iter().filter(|account| account.account_key == sender.account_key).any(|account| {
-            account.devices.iter().any(|d| d.device_key == sender.device_key && d.state == DeviceState::Active)
-        })
+        self.accounts.iter().any(|account| account.account_key == sender.account_key && account.serves(sender))
     }
 }
 
-fn read_conversation(
-    conn: &mut Conn,
-    id: &ConversationId,
-    asker: AccountKey,
-) -> Result<Option<ConversationView>, StorageError> {
+impl AccountView {
+    fn serves(&self, sender: &DeviceIdentity) -> bool {
+        self.devices.iter().any(|d| d.device_key == sender.device_key && d.state == DeviceState::Active)
+    }
+}
+
+fn read_conversation(conn: &mut Conn, id: &ConversationId, asker: AccountKey) -> Result<Option<Known>, StorageError> {
     let Some(row) = db::conversations::by_id_for_member(conn, id, asker)? else { return Ok(None) };
-    let members = db::conversations::members(conn, row.conversation_key)?;
-    Ok(Some(ConversationView {
-        key: row.conversation_key,
-        m: row.m,
-        members: members.into_iter().map(|member| (member.account_key, member.account_id)).collect(),
-    }))
+    let (key, m) = (row.conversation_key, row.m);
+    if row.kind == wire::ConversationKind::Large {
+        return Ok(Some(Known::Log(LogView { key, m })));
+    }
+    let members = db::conversations::members(conn, key)?;
+    let members = members.into_iter().map(|member| (member.account_key, member.account_id)).collect();
+    Ok(Some(Known::Forked(Arc::new(ConversationView { key, m, members }))))
 }
 
 fn read_account(conn: &mut Conn, key: AccountKey, id: AccountId, now_ms: u64) -> Result<AccountView, StorageError> {

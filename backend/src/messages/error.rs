@@ -41,6 +41,12 @@ pub enum SendError {
     /// The sender encrypted for other devices than there are.
     #[error("lists, membership or forks differ from what the node has")]
     Mismatch(Box<wire::Mismatch>),
+    /// The group is in another epoch than the sender named: it gave way to a change that was committed before.
+    #[error("the group is in epoch {current}")]
+    EpochConflict {
+        /// The one that it is in.
+        current: u64,
+    },
     /// The same client_message_id came with other bytes before.
     #[error("this client_message_id was used for another message")]
     MessageIdReused,
@@ -79,6 +85,7 @@ impl SendError {
             Self::SuiteUnknown(_) => Code::SuiteUnknown,
             Self::LifetimeInvalid { .. } => Code::LifetimeInvalid,
             Self::Mismatch(_) => Code::Mismatch,
+            Self::EpochConflict { .. } => Code::EpochConflict,
             Self::MessageIdReused => Code::MessageIdReused,
             Self::RateLimited(_) => Code::RateLimited,
             Self::Busy | Self::Storage(StorageError::Busy) => Code::Busy,
@@ -101,6 +108,7 @@ impl SendError {
         let mut problem = code.problem(detail);
         match self {
             Self::Mismatch(mismatch) => problem.mismatch = Some(*mismatch),
+            Self::EpochConflict { current } => problem.group_epoch = current,
             Self::RateLimited(retry_after_ms) | Self::Accounts(AccountError::RateLimited(retry_after_ms)) => {
                 problem.retry_after_ms = retry_after_ms;
             }

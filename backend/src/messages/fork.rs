@@ -192,6 +192,7 @@ mod tests {
             content: Bytes::from_static(b"c"),
             forks: forks.iter().map(|n| (device_id(*n), Bytes::from(vec![1, *n]))).collect(),
             lifetime_s: None,
+            group_epoch: None,
         }
     }
 

@@ -41,6 +41,28 @@ impl Explainer {
         }
     }
 
+    /// The same for a message to a log: a link that is not the newest is answered with those after it. A sender who named none, or the newest,
+    /// had the bad luck of a change between the look at the membership and the commit, and tries again unchanged.
+    pub async fn explain_log(&self, sender: &DeviceIdentity, request: &Request) -> SendError {
+        let log = match self.directory.fresh_log(sender, &request.conversation_id, self.clock.now_ms()).await {
+            Ok(Some(log)) => log,
+            Ok(None) => return SendError::NotFound,
+            Err(error) => return error,
+        };
+        let named = request.membership_m;
+        if named == 0 || named == log.m {
+            return SendError::Busy;
+        }
+        let links = self.db.read(move |conn| db::conversations::links_after(conn, log.key, named)).await;
+        match links {
+            Ok(links) => {
+                let membership = links.iter().map(Into::into).collect();
+                SendError::Mismatch(Box::new(wire::Mismatch { membership, ..wire::Mismatch::default() }))
+            }
+            Err(error) => error.into(),
+        }
+    }
+
     async fn mismatch(&self, sender: &DeviceIdentity, request: &Request) -> Result<wire::Mismatch, SendError> {
         let now_ms = self.clock.now_ms();
         let audience = self.directory.fresh_audience(sender, &request.conversation_id, now_ms).await?;

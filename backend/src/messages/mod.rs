@@ -1,5 +1,5 @@
 //! A message's way from an authenticated device to the commit: limits → fork → seal → commit → answer → relay. An ephemeral message goes
-//! the same way without a commit.
+//! the same way without a commit; one to a large conversation is neither forked nor sealed but appended to its log as it came.
 //!
 //! [`Messages::submit`] and [`Messages::send_ephemeral`] are these ways, as named steps. [`directory`] knows who the recipients are,
 //! [`fork`] compares that with what the sender encrypted for, [`seal`] closes each entry to its device, [`commit`] writes many sends in
@@ -198,6 +198,15 @@ impl Inner {
     ) -> Result<seal::Prepared, SendError> {
         self.limits.send(&sender.device_id).map_err(SendError::RateLimited)?;
         let request = Request::parse(request, &self.config)?;
+        let now_ms = self.clock.now_ms();
+        if let Some(log) = self.directory.log(&sender, &request.conversation_id, now_ms).await? {
+            request.check_appended(&self.config)?;
+            if request.membership_m != 0 && request.membership_m != log.m {
+                return Err(self.explainer.explain_log(&sender, &request).await);
+            }
+            return Ok(self.sealer.append(sender, request, log, *key, now_ms));
+        }
+        request.check_forked(&self.config)?;
         let forked = self.fork(&sender, request).await?;
         self.sealer.seal(sender, forked, *key).await
     }

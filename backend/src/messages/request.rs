@@ -1,12 +1,13 @@
 //! A send request as the journey carries it: every field of the right length and within the limits.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use martlet_protocol::{
     id::{AccountId, ClientMessageId, ConversationId, DeviceId},
     wire,
 };
+use martlet_storage::sends::GroupEpoch;
 
 use super::SendError;
 use crate::config::Config;
@@ -22,25 +23,20 @@ pub struct Request {
     pub content: Bytes,
     /// Headers by device.
     pub forks: HashMap<DeviceId, Bytes>,
-    /// `None`: as long as mailboxes keep, or as long as an ephemeral message may live.
+    /// `None`: as long as mailboxes or logs keep, or as long as an ephemeral message may live.
     pub lifetime_s: Option<u64>,
-}
-
-/// What a request may be at most, by its kind.
-struct Most {
-    content_bytes: usize,
-    lifetime_s: u64,
+    /// Of a large conversation only.
+    pub group_epoch: Option<GroupEpoch>,
 }
 
 impl Request {
-    /// Checks form and limits of a message that is to be stored.
+    /// Checks form and sizes of a message that is to be stored. How long it may live and what it may carry depends on where it goes:
+    /// [`Self::check_forked`], [`Self::check_appended`].
     ///
     /// # Errors
-    /// `Malformed`, `TooLarge`, `LifetimeInvalid`.
+    /// `Malformed`, `TooLarge`.
     pub fn parse(request: wire::SendRequest, config: &Config) -> Result<Self, SendError> {
-        let most =
-            Most { content_bytes: config.messages.max_content_bytes, lifetime_s: config.mailbox.retention.as_secs() };
-        Self::parse_within(request, config, &most)
+        Self::parse_within(request, config, config.messages.max_content_bytes)
     }
 
     /// The same for an ephemeral one.
@@ -49,16 +45,45 @@ impl Request {
     /// `Malformed`, `TooLarge`, `LifetimeInvalid`.
     pub fn parse_ephemeral(request: wire::SendRequest, config: &Config) -> Result<Self, SendError> {
         let messages = &config.messages;
-        let most = Most {
-            content_bytes: messages.max_ephemeral_bytes.min(messages.max_content_bytes),
-            lifetime_s: messages.ephemeral_lifetime.as_secs(),
-        };
-        Self::parse_within(request, config, &most)
+        let request =
+            Self::parse_within(request, config, messages.max_ephemeral_bytes.min(messages.max_content_bytes))?;
+        request.check_lifetime(messages.ephemeral_lifetime)?;
+        Ok(request)
     }
 
-    fn parse_within(request: wire::SendRequest, config: &Config, most: &Most) -> Result<Self, SendError> {
+    /// Of a message that goes to mailboxes.
+    ///
+    /// # Errors
+    /// `Malformed`, `LifetimeInvalid`.
+    pub fn check_forked(&self, config: &Config) -> Result<(), SendError> {
+        if self.group_epoch.is_some() {
+            return Err(SendError::Malformed("only a large conversation has a group_epoch"));
+        }
+        self.check_lifetime(config.mailbox.retention)
+    }
+
+    /// Of a message that goes to a log.
+    ///
+    /// # Errors
+    /// `Malformed`, `LifetimeInvalid`.
+    pub fn check_appended(&self, config: &Config) -> Result<(), SendError> {
+        if !self.forks.is_empty() || !self.lists.is_empty() {
+            return Err(SendError::Malformed("a message to a large conversation has neither forks nor lists"));
+        }
+        self.check_lifetime(config.logs.retention)
+    }
+
+    fn check_lifetime(&self, most: Duration) -> Result<(), SendError> {
+        let allowed_s = most.as_secs();
+        match self.lifetime_s {
+            Some(given_s) if given_s > allowed_s => Err(SendError::LifetimeInvalid { given_s, allowed_s }),
+            _ => Ok(()),
+        }
+    }
+
+    fn parse_within(request: wire::SendRequest, config: &Config, max_content_bytes: usize) -> Result<Self, SendError> {
         let limits = &config.messages;
-        within("content", request.content.len(), most.content_bytes)?;
+        within("content", request.content.len(), max_content_bytes)?;
         within("forks", request.forks.len(), limits.max_forks_per_send)?;
         within("lists", request.lists.len(), limits.max_forks_per_send)?;
         if request.content.is_empty() {
@@ -66,10 +91,6 @@ impl Request {
         }
         if request.suite == 0 {
             return Err(SendError::Malformed("suite is missing"));
-        }
-        let lifetime_s = (request.lifetime_seconds > 0).then_some(u64::from(request.lifetime_seconds));
-        if let Some(given_s) = lifetime_s.filter(|given_s| *given_s > most.lifetime_s) {
-            return Err(SendError::LifetimeInvalid { given_s, allowed_s: most.lifetime_s });
         }
         Ok(Self {
             client_message_id: id(&request.client_message_id, "client_message_id is not 16 bytes")?,
@@ -79,7 +100,10 @@ impl Request {
             lists: lists(&request.lists)?,
             content: request.content,
             forks: forks(request.forks, limits.max_header_bytes)?,
-            lifetime_s,
+            lifetime_s: (request.lifetime_seconds > 0).then_some(u64::from(request.lifetime_seconds)),
+            group_epoch: request
+                .group_epoch
+                .map(|wire::GroupEpoch { current, advance }| GroupEpoch { current, advances: advance }),
         })
     }
 }

@@ -13,7 +13,7 @@ use martlet_protocol::{
 };
 use martlet_storage::{
     DeviceKey,
-    db::sends::{EntryBody, PreparedEntry, PreparedSend},
+    db::sends::{EntryBody, PreparedEntry, PreparedLog, PreparedSend},
 };
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -23,6 +23,7 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use super::{
     Forked, SendError,
     answer::RequestKey,
+    directory::LogView,
     fork::{Gets, Recipient},
     request::Request,
 };
@@ -52,6 +53,7 @@ pub struct Sealer(Arc<Inner>);
 struct Inner {
     inline_content_bytes: usize,
     retention_s: u64,
+    log_retention_s: u64,
     ephemeral_lifetime_s: u64,
     rng: Mutex<StdRng>,
     sealers: Cache<DeviceKey, Arc<DaySealer>>,
@@ -68,6 +70,7 @@ impl Sealer {
         Self(Arc::new(Inner {
             inline_content_bytes: config.messages.inline_content_bytes,
             retention_s: config.mailbox.retention.as_secs(),
+            log_retention_s: config.logs.retention.as_secs(),
             ephemeral_lifetime_s: config.messages.ephemeral_lifetime.as_secs(),
             rng: Mutex::new(rng),
             sealers: Cache::new(config.messages.seal_cache_devices),
@@ -97,10 +100,43 @@ impl Sealer {
                 content: outside.then(|| request.content.clone()),
                 expires_at_s: now_ms / 1000 + lifetime_s,
                 own_lifetime: request.lifetime_s.is_some(),
+                log: None,
             };
             Ok(Prepared { send, key, sender, accepted, request, recipients })
         })
         .await
+    }
+
+    /// Draws an id for a message to a log. Nothing is sealed: what members read is the one ciphertext, and no row says who sent it.
+    pub fn append(
+        &self,
+        sender: DeviceIdentity,
+        request: Request,
+        log: LogView,
+        key: RequestKey,
+        now_ms: u64,
+    ) -> Prepared {
+        let (message_id, _) = self.0.draw_ids(0);
+        let lifetime_s = request.lifetime_s.unwrap_or(self.0.log_retention_s);
+        let send = PreparedSend {
+            request_key: key.row,
+            request_mac: key.mac,
+            conversation_key: log.key,
+            membership_m: log.m,
+            entries: Vec::new(),
+            content: Some(request.content.clone()),
+            expires_at_s: now_ms / 1000 + lifetime_s,
+            own_lifetime: request.lifetime_s.is_some(),
+            log: Some(PreparedLog {
+                message_id,
+                accepted_at_ms: now_ms,
+                suite: request.suite,
+                group_epoch: request.group_epoch,
+            }),
+        };
+        let accepted =
+            wire::Accepted { message_id: message_id.to_wire(), accepted_at_ms: now_ms, ..wire::Accepted::default() };
+        Prepared { send, key, sender, accepted, request, recipients: Vec::new() }
     }
 
     /// Seals an ephemeral message to every device that the sender made a fork for. There is no echo: acceptance proves nothing here.
@@ -173,7 +209,7 @@ impl Inner {
             entries.push(PreparedEntry { device: recipient.device_key, list_n: recipient.list_n, entry_id, body });
         }
         let accepted =
-            wire::Accepted { message_id: message.message_id, accepted_at_ms: now_ms, partial_device_ids: Vec::new() };
+            wire::Accepted { message_id: message.message_id, accepted_at_ms: now_ms, ..wire::Accepted::default() };
         Ok((accepted, entries))
     }
 

@@ -9,7 +9,7 @@ use std::{
 use martlet_protocol::wire;
 use martlet_storage::{
     Conn, Db, DeviceKey, StorageError,
-    mailbox::{self, Item, MailboxState, RangeQuery},
+    mailbox::{self, BackQuery, Item, MailboxState, Range, RangeQuery},
 };
 use tokio::sync::Semaphore;
 
@@ -41,6 +41,26 @@ pub struct Wanted {
     pub after_seq: u64,
     /// The mailbox is known to reach this far at least.
     pub known_head: u64,
+    /// About so many bytes.
+    pub max_bytes: usize,
+}
+
+/// From where a page is read.
+#[derive(Debug, Clone, Copy)]
+pub enum PageFrom {
+    /// Forwards, after this `seq`.
+    After(u64),
+    /// Backwards, before this `seq`.
+    Before(u64),
+}
+
+/// Which page of a mailbox.
+#[derive(Debug, Clone, Copy)]
+pub struct PageWanted {
+    /// From where.
+    pub from: PageFrom,
+    /// At most so many.
+    pub max_items: u32,
     /// About so many bytes.
     pub max_bytes: usize,
 }
@@ -95,6 +115,26 @@ impl Mailboxes {
         self.db.read(move |conn| read_range(conn, &query)).await
     }
 
+    /// A page for who asks by REST, from the primary; `None` if the device has no mailbox (any more).
+    pub(super) async fn page(&self, device: DeviceKey, page: PageWanted) -> Result<Option<MailboxRange>, StorageError> {
+        let _permit = self.ranges.acquire().await.map_err(|_| StorageError::Busy)?;
+        let PageWanted { from, max_items, max_bytes } = page;
+        let now_s = self.clock.earliest_s();
+        self.db
+            .read(move |conn| match from {
+                PageFrom::After(after_seq) => {
+                    read_range(conn, &RangeQuery { device, after_seq, max_items, max_bytes, now_s })
+                }
+                PageFrom::Before(before_seq) => {
+                    let Some(state) = mailbox::state(conn, device)? else { return Ok(None) };
+                    let query = BackQuery { device, before_seq, max_entries: max_items, max_bytes, now_s };
+                    let range = mailbox::range_before(conn, &query)?;
+                    Ok(Some(mailbox_range(state.epoch, range)))
+                }
+            })
+            .await
+    }
+
     /// Whose turn it is, of those that are not left alone.
     fn replica(&self) -> Option<usize> {
         let now_ms = self.now_ms();
@@ -129,8 +169,11 @@ impl Mailboxes {
 fn read_range(conn: &mut Conn, query: &RangeQuery) -> Result<Option<MailboxRange>, StorageError> {
     let Some(state) = mailbox::state(conn, query.device)? else { return Ok(None) };
     let range = mailbox::range(conn, query)?;
-    let items = range.items.into_iter().map(to_live).collect();
-    Ok(Some(MailboxRange { epoch: state.epoch, head_seq: range.head_seq, items }))
+    Ok(Some(mailbox_range(state.epoch, range)))
+}
+
+fn mailbox_range(epoch: u64, range: Range) -> MailboxRange {
+    MailboxRange { epoch, head_seq: range.head_seq, items: range.items.into_iter().map(to_live).collect() }
 }
 
 fn to_live(item: Item) -> LiveItem {

@@ -36,7 +36,7 @@ use crate::{
 use acks::Acks;
 use gate::{Gate, Moment};
 use mailboxes::Mailboxes;
-pub use mailboxes::{MailboxRange, Wanted};
+pub use mailboxes::{MailboxRange, PageFrom, PageWanted, Wanted};
 
 /// One entry for one device, as the commit thread hands it over.
 #[derive(Debug, Clone)]
@@ -224,6 +224,18 @@ impl Streams {
         wanted: Wanted,
     ) -> Result<Option<MailboxRange>, StorageError> {
         self.0.mailboxes.range(device_key, wanted).await
+    }
+
+    /// A page of the device's mailbox, in either direction; `None` if it has none (any more).
+    ///
+    /// # Errors
+    /// [`StorageError`] if the store can't be read.
+    pub async fn mailbox_page(
+        &self,
+        device_key: DeviceKey,
+        page: PageWanted,
+    ) -> Result<Option<MailboxRange>, StorageError> {
+        self.0.mailboxes.page(device_key, page).await
     }
 
     /// How many replicas failed lately and are left alone for some seconds; the primary answers in their place.

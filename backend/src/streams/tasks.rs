@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use martlet_storage::{StorageError, control::Position, mailbox, sweep};
+use martlet_storage::{StorageError, control::Position, logs, mailbox, sweep};
 use tokio::{sync::watch, time};
 
 use super::Inner;
@@ -78,10 +78,11 @@ async fn sweep_once(inner: &Inner) -> Result<(), StorageError> {
     loop {
         let now_s = inner.clock.earliest_s();
         let expired = inner.db.write(move |conn| mailbox::expire(conn, now_s, SWEEP_LIMIT)).await?;
+        let trimmed = inner.db.write(move |conn| logs::expire(conn, now_s, SWEEP_LIMIT)).await?;
         let now_ms = inner.clock.earliest_ms();
         let swept = inner.db.write(move |conn| sweep::sweep(conn, now_ms, SWEEP_LIMIT)).await?;
         let most = [swept.answers, swept.tokens, swept.tickets, swept.links, swept.control, swept.prekeys];
-        if most.into_iter().chain([expired]).all(|rows| rows < SWEEP_LIMIT as usize) {
+        if most.into_iter().chain([expired, trimmed]).all(|rows| rows < SWEEP_LIMIT as usize) {
             return Ok(());
         }
         time::sleep(SWEEP_PAUSE).await;

@@ -57,6 +57,7 @@ impl Refusal {
             lists: Vec::new(),
             membership: Vec::new(),
             conversation_id: None,
+            group_epoch: None,
         };
         // Strings and numbers: nothing that JSON can't say.
         let body = serde_json::to_string(&problem).unwrap_or_default();

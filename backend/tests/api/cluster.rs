@@ -7,6 +7,7 @@ mod devices;
 mod dormant;
 mod edge;
 mod harness;
+mod large;
 mod links;
 mod messages;
 mod prekeys;

@@ -4,7 +4,7 @@ use martlet_protocol::{
     chain::{devices::DeviceChain, members::MembershipChange},
     id::{Blob, ConversationId},
     problem::Code,
-    rest::{Accepted, ChangeMembership, ListHead, Role, SendRequest},
+    rest::{Accepted, ChangeMembership, ListHead, MailboxItem, MailboxPage, Role, SendRequest},
 };
 
 use crate::harness::{TestDevice, TestNode, bundle_of};
@@ -63,6 +63,39 @@ async fn a_message_is_stored_for_every_device_and_its_retry_is_not() {
     let large = SendRequest { content: Blob::from(vec![7; 9000]), ..direct.message() };
     let _: Accepted = direct.node.post(&direct.path(), &direct.ada.token, &large).await.ok(200);
     assert_eq!(direct.node.count("contents", "refs = 3"), 1, "large content is stored once");
+    direct.node.stop().await;
+}
+
+#[tokio::test]
+async fn a_mailbox_is_read_by_cursor_and_keeps_what_it_has() {
+    let direct = Direct::start().await;
+    for content_bytes in [100, 9000, 100] {
+        let message = SendRequest { content: Blob::from(vec![7; content_bytes]), ..direct.message() };
+        let _: Accepted = direct.node.post(&direct.path(), &direct.ada.token, &message).await.ok(200);
+    }
+    let read = async |token: &str, query: &str| -> MailboxPage {
+        direct.node.get(&format!("/v1/mailbox{query}"), token).await.ok(200)
+    };
+    let seqs = |page: &MailboxPage| -> Vec<u64> {
+        let seq = |item: &MailboxItem| if let MailboxItem::Entry(entry) = item { entry.seq } else { 0 };
+        page.items.iter().map(seq).collect()
+    };
+    let page = read(&direct.bob.token, "").await;
+    assert_eq!((seqs(&page), page.head_seq), (vec![1, 2, 3], 3));
+    let MailboxItem::Entry(second) = &page.items[1] else { panic!("an entry") };
+    assert_eq!(
+        second.content.as_ref().map(|content| content.0.len()),
+        Some(9000),
+        "what lies beside the seal comes along"
+    );
+    assert_eq!(seqs(&read(&direct.bob.token, "?before=3&limit=1").await), [2]);
+    assert_eq!(seqs(&read(&direct.bob.token, "?after=1&limit=1").await), [2]);
+    assert!(read(&direct.bob.token, "?after=3").await.items.is_empty());
+    assert_eq!(seqs(&read(&direct.phone.token, "?after=0").await), [1, 2, 3], "each device has its own");
+    assert_eq!(read(&direct.bob.token, "").await, page, "reading acknowledges nothing");
+    direct.node.get("/v1/mailbox?after=1&before=2", &direct.bob.token).await.refused(Code::Malformed);
+    direct.node.get("/v1/mailbox?limit=x", &direct.bob.token).await.refused(Code::Malformed);
+    direct.node.get("/v1/mailbox", "").await.refused(Code::Unauthenticated);
     direct.node.stop().await;
 }
 

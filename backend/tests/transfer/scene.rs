@@ -14,7 +14,7 @@ use martlet::{
 };
 use martlet_protocol::{
     id::ConversationId,
-    rest::{Accepted, RevokeRequest, SendRequest, SocketTicket},
+    rest::{Accepted, RevokeRequest, Role, SendRequest, SocketTicket},
     wire::node_frame::Frame,
 };
 use martlet_servers::Database;
@@ -77,6 +77,13 @@ impl Scene {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let create = world.alice.large_with(&world.node, &[world.bob.member(Role::Member)]);
+        let large = world.alice.create(&world.node, &create).await.conversation_id;
+        for content in [b"one for all", b"another one"] {
+            let message = TestDevice::log_message(content);
+            let path = TestDevice::messages_path(&large);
+            let _: Accepted = world.node.post(&path, &world.alice.token, &message).await.ok(200);
         }
         drop((alice, bob));
         world.commit_unpublished(UNTOLD);

@@ -250,7 +250,8 @@ impl Client {
     /// The same for a message that mailboxes keep only so many seconds.
     ///
     /// # Errors
-    /// [`ClientError::NoSuchConversation`], [`ClientError::Store`].
+    /// [`ClientError::NoSuchConversation`], [`ClientError::Store`]; [`ClientError::NotAllowed`] for a large conversation, which needs a suite
+    /// that this release does not have.
     pub fn send_for(
         &self,
         conversation: ConversationId,

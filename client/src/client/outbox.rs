@@ -290,6 +290,7 @@ fn to_rest(request: &wire::SendRequest) -> Result<(ConversationId, rest::SendReq
         content: Blob(request.content.clone()),
         forks,
         lifetime_seconds: request.lifetime_seconds,
+        group_epoch: None,
     };
     Ok((request.conversation_id.as_ref().try_into()?, body))
 }
@@ -312,5 +313,6 @@ pub(crate) fn problem_from_wire(problem: &wire::Problem) -> ClientError {
         lists: Vec::new(),
         membership: Vec::new(),
         conversation_id: None,
+        group_epoch: (problem.group_epoch > 0).then_some(problem.group_epoch),
     }))
 }

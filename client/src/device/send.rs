@@ -7,7 +7,7 @@ use martlet_protocol::{
     crypto::VerifiedPrekey,
     id::{Blob, ClientMessageId, ConversationId, DeviceId},
     problem::Code,
-    rest::{Accepted, ClaimAccount, ClaimRequest, ListHead},
+    rest::{Accepted, ClaimAccount, ClaimRequest, ConversationKind, ListHead},
     wire,
 };
 use prost::Message as _;
@@ -92,6 +92,11 @@ impl Device {
         let known = self.trust.conversation(&conversation_id).ok_or(ClientError::NoSuchConversation)?;
         if known.gone {
             return Err(ClientError::NoSuchConversation);
+        }
+        if known.kind() == ConversationKind::Large {
+            return Err(ClientError::NotAllowed(
+                "large conversations need a suite that this release does not have".into(),
+            ));
         }
         let id = self.put_outgoing(conversation_id, body, lifetime_seconds);
         self.commit()?;

@@ -241,7 +241,8 @@ impl World {
 
     pub fn accept(&mut self, peer: usize, number: u64) -> MessageId {
         let message_id = MessageId::random(&mut self.rng);
-        let accepted = Accepted { message_id, accepted_at_ms: self.now_ms(), partial_device_ids: Vec::new() };
+        let accepted =
+            Accepted { message_id, accepted_at_ms: self.now_ms(), partial_device_ids: Vec::new(), log_seq: None };
         self.peers[peer].device.on_accepted(number, &accepted).unwrap();
         message_id
     }

@@ -91,7 +91,7 @@ impl Scene {
             }
         };
         let message_id = MessageId::random(&mut self.rng);
-        let accepted = Accepted { message_id, accepted_at_ms: NOW_MS, partial_device_ids: Vec::new() };
+        let accepted = Accepted { message_id, accepted_at_ms: NOW_MS, partial_device_ids: Vec::new(), log_seq: None };
         self.sender.on_accepted(number, &accepted).unwrap();
         let sealed = wire::SealedMessage {
             message_id: message_id.to_wire(),

@@ -46,6 +46,7 @@ impl Outgoing {
             content,
             forks,
             lifetime_seconds: 0,
+            group_epoch: None,
         };
         Self { request, client_message_id, conversation_id: circle.conversation_id }
     }
@@ -78,6 +79,7 @@ impl Outgoing {
                 })
                 .collect::<anyhow::Result<_>>()?,
             lifetime_seconds: self.request.lifetime_seconds,
+            group_epoch: None,
         })
     }
 

@@ -65,6 +65,7 @@ impl Writer {
             content,
             forks,
             lifetime_seconds: 0,
+            group_epoch: None,
         };
         let request = wire::ClientFrame { r#ref: self.written, frame: Some(client_frame::Frame::Send(request)) };
         let mut framed = Vec::new();

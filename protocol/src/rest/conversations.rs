@@ -17,6 +17,8 @@ pub enum ConversationKind {
     Direct,
     /// Fan-out on write.
     Group,
+    /// A log that its members read: fan-out on read.
+    Large,
 }
 
 impl From<ConversationKind> for wire::ConversationKind {
@@ -24,6 +26,7 @@ impl From<ConversationKind> for wire::ConversationKind {
         match kind {
             ConversationKind::Direct => Self::Direct,
             ConversationKind::Group => Self::Group,
+            ConversationKind::Large => Self::Large,
         }
     }
 }
@@ -90,8 +93,11 @@ pub struct Conversation {
     pub title: Option<Blob>,
     /// The asker's role.
     pub role: Role,
-    /// Every member.
+    /// Every member; of a large conversation nobody: they are read page by page.
     pub members: Vec<ConversationMember>,
+    /// How many members there are.
+    #[serde(default)]
+    pub member_count: u64,
 }
 
 /// One member.

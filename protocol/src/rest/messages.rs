@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{AccountLists, DeviceBundle, ListHead, SignedMembershipLink, trust::wire_ids};
+use super::{AccountLists, DeviceBundle, GroupEpoch, ListHead, SignedMembershipLink, trust::wire_ids};
 use crate::{
     id::{AccountId, Blob, ClientMessageId, ConversationId, DeviceId, InvalidText, MessageId},
     wire,
@@ -16,17 +16,23 @@ pub struct SendRequest {
     pub client_message_id: ClientMessageId,
     /// The suite of content and headers.
     pub suite: u32,
-    /// The membership link encrypted for.
+    /// The membership link encrypted for; of a large conversation it may be left out and is not compared then.
+    #[serde(default)]
     pub membership_m: u64,
-    /// The list encrypted for, of every member account.
+    /// The list encrypted for, of every member account; of a large conversation none.
+    #[serde(default)]
     pub lists: Vec<NamedList>,
     /// One ciphertext for all.
     pub content: Blob,
-    /// One header per recipient device.
+    /// One header per recipient device; of a large conversation none.
+    #[serde(default)]
     pub forks: Vec<Fork>,
-    /// 0: as long as the mailbox keeps it.
+    /// 0: as long as the mailbox or log keeps it.
     #[serde(default)]
     pub lifetime_seconds: u32,
+    /// Of a large conversation only. Absent: no epoch is compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_epoch: Option<GroupEpoch>,
 }
 
 /// An account's list by number.
@@ -68,6 +74,7 @@ impl SendRequest {
                 .map(|fork| wire::Fork { device_id: fork.device_id.to_wire(), header: fork.header.0 })
                 .collect(),
             lifetime_seconds: self.lifetime_seconds,
+            group_epoch: self.group_epoch.map(|GroupEpoch { current, advance }| wire::GroupEpoch { current, advance }),
         }
     }
 }
@@ -82,6 +89,9 @@ pub struct Accepted {
     /// Devices whose mailbox was full: each got a durable gap marker instead.
     #[serde(default, rename = "partial")]
     pub partial_device_ids: Vec<DeviceId>,
+    /// Of a large conversation: where the message stands in its log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_seq: Option<u64>,
 }
 
 impl TryFrom<&wire::Accepted> for Accepted {
@@ -92,6 +102,7 @@ impl TryFrom<&wire::Accepted> for Accepted {
             message_id: accepted.message_id.as_ref().try_into()?,
             accepted_at_ms: accepted.accepted_at_ms,
             partial_device_ids: wire_ids(&accepted.partial_device_ids)?,
+            log_seq: (accepted.log_seq > 0).then_some(accepted.log_seq),
         })
     }
 }

@@ -2,11 +2,15 @@
 
 mod accounts;
 mod conversations;
+mod logs;
+mod mailbox;
 mod messages;
 mod trust;
 
 pub use accounts::*;
 pub use conversations::*;
+pub use logs::*;
+pub use mailbox::*;
 pub use messages::*;
 pub use trust::*;
 
@@ -45,6 +49,9 @@ pub struct Problem {
     /// With code `conversation_exists`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation_id: Option<crate::id::ConversationId>,
+    /// With code `epoch_conflict`: the epoch that the group is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_epoch: Option<u64>,
 }
 
 /// One page of a list.

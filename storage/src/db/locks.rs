@@ -7,7 +7,7 @@ use martlet_protocol::id::{AccountId, ConversationId};
 
 use super::{
     AccountKey, Conn, ConversationKey, DeviceKey, StorageError,
-    schema::{accounts, conversations, devices, mailbox_acks, mailbox_heads},
+    schema::{accounts, conversations, devices, log_heads, mailbox_acks, mailbox_heads},
 };
 
 /// Keeps others from changing a device: its status, its prekeys.
@@ -32,6 +32,18 @@ pub(super) fn conversation(conn: &mut Conn, conversation_id: &ConversationId) ->
     let query = conversations::table.filter(conversations::conversation_id.eq(conversation_id.as_bytes().as_slice()));
     let query = query.select(conversations::conversation_key).for_no_key_update();
     let _: Option<ConversationKey> = query.get_result(c).optional()?;
+    Ok(())
+}
+
+/// Keeps others from appending to these logs.
+pub(super) fn log_heads(conn: &mut Conn, logs: &[ConversationKey]) -> Result<(), StorageError> {
+    let Conn::Postgres(c) = conn else { return Ok(()) };
+    let _: Vec<ConversationKey> = log_heads::table
+        .filter(log_heads::conversation_key.eq_any(logs))
+        .order(log_heads::conversation_key)
+        .select(log_heads::conversation_key)
+        .for_update()
+        .load(c)?;
     Ok(())
 }
 

@@ -7,8 +7,8 @@
 //! **SQLite** has one connection that writes and some that read; a write holds the store's write lock from its beginning, so nothing that
 //! it has read can change under it. **PostgreSQL** has pools for reads, writes and commits. Writes there run side by side and see, statement
 //! by statement, what others have committed; so each function that reads before it writes either changes what it read by a condition (a
-//! head that must not have moved), or takes a lock of [`locks`] first, always in the order: account or device, conversations, mailbox
-//! heads by key, acks by key, contents by key, the control stream's head.
+//! head that must not have moved), or takes a lock of [`locks`] first, always in the order: account or device, conversations, log
+//! heads by key, mailbox heads by key, acks by key, contents by key, the control stream's head.
 //!
 //! Queries stand nowhere but here. What Diesel's DSL can't say, and what only one backend needs, stands in [`sqlite`] and [`postgres`].
 
@@ -23,6 +23,7 @@ mod error;
 mod keys;
 pub mod links;
 mod locks;
+pub mod logs;
 pub mod mailbox;
 mod pool;
 mod postgres;

@@ -120,6 +120,28 @@ table! {
 }
 
 table! {
+    log_heads (conversation_key) {
+        conversation_key -> BigInt,
+        head_seq -> BigInt,
+        trimmed_seq -> BigInt,
+        group_epoch -> BigInt,
+    }
+}
+
+table! {
+    log_entries (conversation_key, seq) {
+        conversation_key -> BigInt,
+        seq -> BigInt,
+        message_id -> Binary,
+        accepted_at_ms -> BigInt,
+        group_epoch -> BigInt,
+        suite -> BigInt,
+        expires_at_s -> BigInt,
+        content -> Nullable<Binary>,
+    }
+}
+
+table! {
     mailbox_heads (device_key) {
         device_key -> BigInt,
         epoch -> BigInt,

@@ -281,12 +281,13 @@ impl Conversation {
             content: None,
             expires_at_s: NOW_S + RETENTION_S,
             own_lifetime: false,
+            log: None,
         }
     }
 }
 
 /// What tests answer a send with: its index and the indexes of the full mailboxes.
-pub fn answer(index: usize, partial: &[usize]) -> Vec<u8> {
+pub fn answer(index: usize, _seqs: &[u64], partial: &[usize]) -> Vec<u8> {
     format!("{index} {partial:?}").into_bytes()
 }
 

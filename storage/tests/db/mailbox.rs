@@ -2,7 +2,7 @@
 
 use martlet_storage::{
     DeviceKey,
-    mailbox::{self, MailboxState, RangeQuery},
+    mailbox::{self, BackQuery, MailboxState, RangeQuery},
     sends::EntryBody,
 };
 
@@ -36,6 +36,50 @@ fn a_range_is_bounded_by_items_and_bytes() {
     assert_eq!(part(&store, RangeQuery { after_seq: 10, ..all }), (vec![], 10));
     assert_eq!(part(&store, RangeQuery { after_seq: 99, ..all }), (vec![], 10));
     assert_eq!(part(&store, query(DeviceKey(999), 0, NOW_S)), (vec![], 0));
+}
+
+fn back(store: &Store, device: DeviceKey, before_seq: u64, max_entries: u32, max_bytes: usize) -> Vec<String> {
+    let query = BackQuery { device, before_seq, max_entries, max_bytes, now_s: NOW_S };
+    short(&store.run(|c| mailbox::range_before(c, &query)).items)
+}
+
+#[test]
+fn a_mailbox_is_read_backwards_in_pages() {
+    let (store, _, _, device) = filled(10);
+    assert_eq!(back(&store, device, u64::MAX, 3, 1 << 20), ["e8", "e9", "e10"]);
+    assert_eq!(back(&store, device, 8, 3, 1 << 20), ["e5", "e6", "e7"]);
+    assert_eq!(back(&store, device, 3, 3, 1 << 20), ["e1", "e2"]);
+    assert!(back(&store, device, 1, 3, 1 << 20).is_empty() && back(&store, device, 0, 3, 1 << 20).is_empty());
+    // 64 bytes each: the budget is reached with the second.
+    assert_eq!(back(&store, device, 8, 100, 100), ["e6", "e7"]);
+    assert_eq!(back(&store, device, 8, 0, 0), ["e7"], "always one");
+    assert!(back(&store, DeviceKey(999), u64::MAX, 3, 100).is_empty());
+    store.ack(device, 6);
+    assert_eq!(back(&store, device, 9, 100, 1 << 20), ["gap 1-6 acked", "e7", "e8"]);
+    assert_eq!(back(&store, device, 9, 1, 1 << 20), ["e8"]);
+    assert_eq!(back(&store, device, 5, 1, 1 << 20), ["gap 1-4 acked"]);
+}
+
+#[test]
+fn gaps_stand_in_the_pages_that_they_belong_to() {
+    let (store, ..) = filled(0);
+    let account = store.register(1);
+    let talk = store.converse(&[&account]);
+    let device = account.devices[0];
+    let dormant = || {
+        let mut send = talk.send(&[&account]);
+        send.entries[0].body = EntryBody::Dormant;
+        send
+    };
+    let entry = || talk.send(&[&account]);
+    store.commit(&[dormant(), entry(), entry(), dormant(), dormant(), entry(), dormant()]);
+    let all = ["gap 1-1 dormant", "e2", "e3", "gap 4-5 dormant", "e6", "gap 7-7 dormant"];
+    assert_eq!(back(&store, device, u64::MAX, 10, 1 << 20), all);
+    assert_eq!(back(&store, device, u64::MAX, 1, 1 << 20), all[4..], "what lies behind the last entry comes with it");
+    assert_eq!(back(&store, device, 6, 1, 1 << 20), ["e3", "gap 4-5 dormant"]);
+    assert_eq!(back(&store, device, 5, 1, 1 << 20), ["e3", "gap 4-4 dormant"], "a gap is cut where the page ends");
+    assert_eq!(back(&store, device, 3, 1, 1 << 20), ["e2"]);
+    assert_eq!(back(&store, device, 2, 1, 1 << 20), ["gap 1-1 dormant"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod common;
 mod conversations;
 mod expiry;
 mod links;
+mod logs;
 mod mailbox;
 mod migrations;
 mod model;

@@ -8,6 +8,7 @@ mod conversations;
 mod expiry;
 mod failover;
 mod links;
+mod logs;
 mod mailbox;
 mod model;
 mod sends;

@@ -117,11 +117,11 @@ fn a_repeat_gets_the_first_answer() {
     let talk = store.converse(&[&a]);
     let (first, send) = (talk.send(&[&a]), talk.send(&[&a]));
     store.commit(&[first, send.clone()]);
-    let same = SendOutcome::Repeat { answer: answer(1, &[]), same_request: true };
+    let same = SendOutcome::Repeat { answer: answer(1, &[], &[]), same_request: true };
     assert_eq!(store.commit(std::slice::from_ref(&send)), std::slice::from_ref(&same));
     let mut other = send.clone();
     other.request_mac = bytes(fresh());
-    assert_eq!(store.commit(&[other]), [SendOutcome::Repeat { answer: answer(1, &[]), same_request: false }]);
+    assert_eq!(store.commit(&[other]), [SendOutcome::Repeat { answer: answer(1, &[], &[]), same_request: false }]);
     // Also when it would be refused by now.
     store.link(&mut a);
     assert_eq!(store.commit(&[send]), [same]);
@@ -138,8 +138,8 @@ fn two_of_one_id_in_a_batch_are_one_send() {
     other.request_key = send.request_key;
     let outcomes = store.commit(&[send.clone(), send, other, talk.send(&[&a])]);
     assert_eq!(seqs(&outcomes[0]), [1]);
-    assert_eq!(outcomes[1], SendOutcome::Repeat { answer: answer(0, &[]), same_request: true });
-    assert_eq!(outcomes[2], SendOutcome::Repeat { answer: answer(0, &[]), same_request: false });
+    assert_eq!(outcomes[1], SendOutcome::Repeat { answer: answer(0, &[], &[]), same_request: true });
+    assert_eq!(outcomes[2], SendOutcome::Repeat { answer: answer(0, &[], &[]), same_request: false });
     assert_eq!(seqs(&outcomes[3]), [2]);
 }
 

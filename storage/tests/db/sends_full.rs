@@ -35,7 +35,7 @@ fn a_full_mailbox_gets_a_gap_and_the_answer_names_it() {
     assert_eq!(short(&store.read(absent, 2)), ["gap 3-5 quota"]);
     assert_eq!(store.number("SELECT count(*) FROM mailbox_gaps"), 1);
     // The retry is told the same.
-    let repeat = SendOutcome::Repeat { answer: answer(0, &[1]), same_request: true };
+    let repeat = SendOutcome::Repeat { answer: answer(0, &[], &[1]), same_request: true };
     assert_eq!(store.commit_within(&[send], &limits), [repeat]);
     // Once it has read on, there is room again.
     store.ack(absent, 1);

@@ -209,6 +209,27 @@ impl TestDevice {
         CreateConversation { creation: link.sign(&self.signing), title: None }
     }
 
+    pub fn large_with(&self, node: &TestNode, others: &[Member]) -> CreateConversation {
+        let nonce = *martlet_protocol::id::Hash::random(&mut rng()).as_bytes();
+        let (own, others) = (self.chain.fingerprint(), others.iter().copied());
+        let link = MembershipLink::create_large(nonce, self.signer(), own, others, node.now_ms());
+        CreateConversation { creation: link.sign(&self.signing), title: None }
+    }
+
+    /// An opaque message for a log.
+    pub fn log_message(content: &[u8]) -> SendRequest {
+        SendRequest {
+            client_message_id: ClientMessageId::random(&mut rng()),
+            suite: 200,
+            membership_m: 0,
+            lists: Vec::new(),
+            content: Blob::from(content.to_vec()),
+            forks: Vec::new(),
+            lifetime_seconds: 0,
+            group_epoch: None,
+        }
+    }
+
     pub async fn create(&self, node: &TestNode, create: &CreateConversation) -> Conversation {
         node.post("/v1/conversations", &self.token, create).await.ok(201)
     }
@@ -230,6 +251,7 @@ impl TestDevice {
             content: Blob::from(vec![7; 300]),
             forks: recipients.iter().map(fork).collect(),
             lifetime_seconds: 0,
+            group_epoch: None,
         }
     }
 

@@ -51,6 +51,7 @@ pub fn conversation(view: &ConversationView) -> String {
     let kind = match view.kind {
         ConversationKind::Direct => "direct",
         ConversationKind::Group => "group",
+        ConversationKind::Large => "large",
     };
     let members: Vec<String> = view
         .members

@@ -136,6 +136,19 @@ impl MembershipLink {
         Self { place, created_at_ms, signer, changes }
     }
 
+    /// The same for a large conversation, whose members read a log.
+    #[must_use]
+    pub fn create_large(
+        nonce: [u8; 32],
+        signer: Signer,
+        own_fingerprint: Hash,
+        others: impl IntoIterator<Item = Member>,
+        created_at_ms: u64,
+    ) -> Self {
+        let place = LinkPlace::Creation { kind: ConversationKind::Large, nonce };
+        Self { place, ..Self::create_group(nonce, signer, own_fingerprint, others, created_at_ms) }
+    }
+
     /// Its number.
     #[must_use]
     pub const fn m(&self) -> u64 {
@@ -224,6 +237,7 @@ fn place_from_wire(link: &wire::MembershipLink) -> Result<LinkPlace, MembershipE
         let kind = match link.kind() {
             wire::ConversationKind::Direct => ConversationKind::Direct,
             wire::ConversationKind::Group => ConversationKind::Group,
+            wire::ConversationKind::Large => ConversationKind::Large,
             _ => return Err(MembershipError::UnknownKind),
         };
         if !link.conversation_id.is_empty() || !link.previous_hash.is_empty() {

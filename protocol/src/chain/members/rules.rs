@@ -182,7 +182,7 @@ fn check_creator(
             let plain = members.values().all(|member| member.role == Role::Member);
             if plain && members.len() == 2 { Ok(()) } else { Err(MembershipError::DirectForm) }
         }
-        ConversationKind::Group => {
+        ConversationKind::Group | ConversationKind::Large => {
             let owners = members.values().filter(|member| member.role == Role::Owner).count();
             if creator.role == Role::Owner && owners == 1 { Ok(()) } else { Err(MembershipError::CreatorNotOwner) }
         }

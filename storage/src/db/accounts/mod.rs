@@ -194,6 +194,25 @@ pub fn by_id(conn: &mut Conn, account_id: &AccountId) -> Result<Option<AccountRo
     row.map(account_row).transpose()
 }
 
+/// Finds accounts by their public ids, in no particular order; unknown ids are left out.
+///
+/// # Errors
+/// [`StorageError`] if the query fails.
+pub fn by_ids(conn: &mut Conn, account_ids: &[AccountId]) -> Result<Vec<AccountRow>, StorageError> {
+    let mut found = Vec::with_capacity(account_ids.len());
+    for ids in account_ids.chunks(KEYS_PER_QUERY) {
+        let ids = ids.iter().map(|id| id.as_bytes().as_slice());
+        let rows: Vec<AccountColumns> = on!(conn, c => accounts::table
+            .filter(accounts::account_id.eq_any(ids))
+            .select(ACCOUNT_COLUMNS)
+            .load(c))?;
+        for row in rows {
+            found.push(account_row(row)?);
+        }
+    }
+    Ok(found)
+}
+
 /// Finds accounts by key, in no particular order; unknown keys are left out.
 ///
 /// # Errors

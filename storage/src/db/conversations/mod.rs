@@ -98,6 +98,15 @@ pub struct MemberRow {
     pub list_hash: Hash,
 }
 
+/// A member as others see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlainMember {
+    /// The account's public id.
+    pub account_id: AccountId,
+    /// Its role.
+    pub role: Role,
+}
+
 /// One change of a link.
 #[derive(Debug, Clone, Copy)]
 pub enum MemberChange {
@@ -236,6 +245,41 @@ pub fn links_after(
         .load(c))?;
     rows.into_iter()
         .map(|(link, signature)| Ok(SignedMembershipLink { link: link.into(), signature: read_id(&signature)? }))
+        .collect()
+}
+
+/// How many members there are.
+///
+/// # Errors
+/// [`StorageError`] if the query fails.
+pub fn member_count(conn: &mut Conn, conversation_key: ConversationKey) -> Result<u64, StorageError> {
+    let count: i64 = on!(conn, c => members::table
+        .filter(members::conversation_key.eq(conversation_key))
+        .count()
+        .get_result(c))?;
+    read_u64(count)
+}
+
+/// A page of the members by account key, after the given one.
+///
+/// # Errors
+/// [`StorageError`] if the query fails.
+pub fn members_after(
+    conn: &mut Conn,
+    conversation_key: ConversationKey,
+    after: Option<AccountKey>,
+    limit: u32,
+) -> Result<Vec<PlainMember>, StorageError> {
+    let rows: Vec<(Vec<u8>, i16)> = on!(conn, c => members::table
+        .inner_join(accounts::table)
+        .filter(members::conversation_key.eq(conversation_key))
+        .filter(members::account_key.gt(after.unwrap_or(AccountKey(0))))
+        .order(members::account_key)
+        .limit(limit.into())
+        .select((accounts::account_id, members::role))
+        .load(c))?;
+    rows.into_iter()
+        .map(|(account_id, role)| Ok(PlainMember { account_id: read_id(&account_id)?, role: read_enum(role)? }))
         .collect()
 }
 

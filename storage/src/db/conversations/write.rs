@@ -14,7 +14,7 @@ use crate::db::{
     control,
     convert::{read_id, store_enum, store_u64},
     error::expect_rows,
-    schema::{conversations, members, membership_links},
+    schema::{conversations, log_heads, members, membership_links},
 };
 
 /// Number of a conversation's first link.
@@ -30,6 +30,13 @@ pub fn create(conn: &mut Conn, new: &NewConversation<'_>) -> Result<Conversation
         return Err(CreateError::Exists { conversation_id: existing(conn, &new.conversation_id, pair)? });
     };
     insert_link(conn, conversation_key, FIRST_LINK, new.link)?;
+    if new.kind == ConversationKind::Large {
+        let empty = (log_heads::head_seq.eq(0), log_heads::trimmed_seq.eq(0), log_heads::group_epoch.eq(0));
+        on!(conn, c => diesel::insert_into(log_heads::table)
+            .values((log_heads::conversation_key.eq(conversation_key), empty))
+            .execute(c))
+        .map_err(StorageError::from)?;
+    }
     for member in new.members {
         add_member(conn, conversation_key, FIRST_LINK, member)?;
     }

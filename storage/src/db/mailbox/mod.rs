@@ -1,6 +1,7 @@
 //! Mailboxes: reading, acknowledging, expiring. They are written by [`super::sends`].
 
 mod acks;
+mod back;
 pub(super) mod contents;
 mod expire;
 pub(super) mod gaps;
@@ -19,6 +20,7 @@ use super::{
 };
 
 pub use acks::{Ack, apply_acks};
+pub use back::{BackQuery, range_before};
 pub use expire::{expire, keep_parts};
 pub use range::range;
 

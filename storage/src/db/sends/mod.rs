@@ -1,7 +1,7 @@
 //! The commit: many sends in one transaction, each accepted whole or not at all.
 //!
-//! In the order of the locks: conversations and mailbox heads ([`look`]), each by key; then the answers of earlier sends are read, `seq` is
-//! handed out in memory ([`place`]) and everything is written ([`write`]). A send that is refused leaves no trace and never aborts the batch.
+//! In the order of the locks: conversations, log heads ([`logs`]) and mailbox heads ([`look`]), each by key; then the answers of earlier
+//! sends are read, `seq` is handed out in memory ([`place`]) and everything is written ([`write`]). A send that is refused leaves no trace and never aborts the batch.
 //! It checks nothing but numbers: who may send what was decided before.
 //!
 //! What a batch costs, in statements: per [`KEYS_PER_QUERY`](super::KEYS_PER_QUERY) sends one for answers and one for conversations,
@@ -10,6 +10,7 @@
 //! per connection. Entries of the batch are inserted in the order of device and `seq`, so that the order of rows tells nothing about
 //! who sent them.
 
+mod logs;
 mod look;
 mod place;
 pub mod planted;
@@ -18,9 +19,10 @@ mod write;
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
-use martlet_protocol::id::EntryId;
+use martlet_protocol::id::{EntryId, MessageId};
 
 use super::{Conn, ConversationKey, DeviceKey, StorageError};
+use logs::Logs;
 use place::Placement;
 
 /// A send that is forked and sealed, ready to be committed.
@@ -42,6 +44,30 @@ pub struct PreparedSend {
     pub expires_at_s: u64,
     /// The message asked for a shorter life than the mailbox's own.
     pub own_lifetime: bool,
+    /// To a conversation that is a log: its content is appended there once, and there are no entries.
+    pub log: Option<PreparedLog>,
+}
+
+/// What is appended to a log beside the content.
+#[derive(Debug, Clone)]
+pub struct PreparedLog {
+    /// Drawn at random.
+    pub message_id: MessageId,
+    /// Unix milliseconds.
+    pub accepted_at_ms: u64,
+    /// Of the content.
+    pub suite: u32,
+    /// The group's epoch as the sender knows it, if it is to be compared.
+    pub group_epoch: Option<GroupEpoch>,
+}
+
+/// An epoch of a group's keys, which the node compares and can't read anything into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupEpoch {
+    /// The one that the sender is in.
+    pub current: u64,
+    /// The message ends it.
+    pub advances: bool,
 }
 
 /// What one device gets.
@@ -82,7 +108,7 @@ pub struct MailboxLimits {
 pub enum SendOutcome {
     /// Stored once the transaction commits.
     Committed {
-        /// The `seq` handed out, one per entry.
+        /// The `seq` handed out, one per entry; of a log the one.
         seqs: Vec<u64>,
         /// Indexes of the entries whose mailbox was full: a gap marker stands in their place.
         partial: Vec<usize>,
@@ -96,6 +122,11 @@ pub enum SendOutcome {
     },
     /// Lists, membership or devices are not what the sender named. Nothing of it is stored.
     Mismatch,
+    /// The group is in another epoch than the sender named. Nothing of it is stored.
+    EpochConflict {
+        /// The one that it is in.
+        current: u64,
+    },
 }
 
 /// The first answer to a request, as it rests.
@@ -115,8 +146,11 @@ pub fn find_answer(conn: &mut Conn, request_key: &[u8; 32]) -> Result<Option<Sto
     look::answer(conn, request_key)
 }
 
-/// Commits the sends in their order. `answer(index, partial)` makes the bytes that a retry will get; it is called for each committed
-/// send, with the indexes of its entries that found their mailbox full.
+/// Makes the bytes that a retry will get, of the send at an index: from the `seq` that it got and the indexes of its entries that found their
+/// mailbox full.
+pub type SealAnswer<'a> = dyn Fn(usize, &[u64], &[usize]) -> Vec<u8> + 'a;
+
+/// Commits the sends in their order. `answer` is called for each committed send.
 ///
 /// # Errors
 /// [`StorageError`] if a query fails; the batch must then be rolled back and may be retried whole.
@@ -125,9 +159,10 @@ pub fn commit_sends(
     sends: &[PreparedSend],
     limits: &MailboxLimits,
     now_ms: u64,
-    answer: &dyn Fn(usize, &[usize]) -> Vec<u8>,
+    answer: &SealAnswer<'_>,
 ) -> Result<Vec<SendOutcome>, StorageError> {
     let conversations = look::conversations(conn, sends)?;
+    let mut logs = Logs::look(conn, sends)?;
     let heads = look::heads(conn, sends)?;
     // After the heads: a retry that another node commits at this moment holds the sender's own head until its answer can be read.
     let mut answered = look::answers(conn, sends)?;
@@ -143,12 +178,18 @@ pub fn commit_sends(
             outcomes.push(SendOutcome::Mismatch);
             continue;
         }
-        let (seqs, partial) = placement.place(index, send);
-        let bytes = answer(index, &partial);
-        new_answers.push(index);
-        answered.insert(send.request_key, Answered { request_mac: send.request_mac.to_vec(), answer: bytes });
-        outcomes.push(SendOutcome::Committed { seqs, partial });
+        let outcome = match &send.log {
+            Some(log) => logs.place(index, send, log)?,
+            None => placement.place(index, send),
+        };
+        if let SendOutcome::Committed { seqs, partial } = &outcome {
+            let bytes = answer(index, seqs, partial);
+            new_answers.push(index);
+            answered.insert(send.request_key, Answered { request_mac: send.request_mac.to_vec(), answer: bytes });
+        }
+        outcomes.push(outcome);
     }
+    logs.write(conn, sends)?;
     write::placement(conn, sends, placement)?;
     let expires_at_s = now_ms / 1000 + limits.answer_retention.as_secs();
     write::answers(conn, sends, new_answers, &answered, expires_at_s)?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use martlet_protocol::wire::GapReason;
 
-use super::{EntryBody, MailboxLimits, PreparedSend, planted};
+use super::{EntryBody, MailboxLimits, PreparedSend, SendOutcome, planted};
 use crate::db::{
     DeviceKey,
     convert::store_u64,
@@ -57,8 +57,8 @@ impl Placement {
         send.entries.iter().all(|entry| self.heads.get(&entry.device).is_some_and(|head| head.list_n == entry.list_n))
     }
 
-    /// Hands out `seq` to each entry of a send that fits. Returns them, and the indexes of the entries whose mailbox is full.
-    pub(super) fn place(&mut self, index: usize, send: &PreparedSend) -> (Vec<u64>, Vec<usize>) {
+    /// Hands out `seq` to each entry of a send that fits.
+    pub(super) fn place(&mut self, index: usize, send: &PreparedSend) -> SendOutcome {
         let content_bytes = send.content.as_ref().map_or(0, |content| content.len());
         let mut seqs = Vec::with_capacity(send.entries.len());
         let mut partial = Vec::new();
@@ -83,7 +83,7 @@ impl Placement {
                 self.discarded.push(discard(GapReason::Quota));
             }
         }
-        (seqs, partial)
+        SendOutcome::Committed { seqs, partial }
     }
 
     /// The heads that moved, the rows and the gap markers, each in the order of device and `seq`.

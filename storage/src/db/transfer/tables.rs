@@ -167,6 +167,24 @@ pub const TABLES: &[Table] = &[
         2,
         &[int("conversation_key"), int("account_key"), bytes("fingerprint"), small("role"), int("joined_m")],
     ),
+    Table::new("log_heads", 1, &[int("conversation_key"), int("head_seq"), int("trimmed_seq"), int("group_epoch")]),
+    Table {
+        page_rows: PAGE_CONTENTS,
+        ..Table::new(
+            "log_entries",
+            2,
+            &[
+                int("conversation_key"),
+                int("seq"),
+                bytes("message_id"),
+                int("accepted_at_ms"),
+                int("group_epoch"),
+                int("suite"),
+                int("expires_at_s"),
+                bytes("content"),
+            ],
+        )
+    },
     Table::new(
         "mailbox_heads",
         1,

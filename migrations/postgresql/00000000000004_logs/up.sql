@@ -1,0 +1,36 @@
+-- Conversation logs: what a large conversation's members read, one entry for all of them.
+
+-- The row that a send to the log locks: hands out seq.
+CREATE TABLE log_heads (
+    conversation_key BIGINT PRIMARY KEY REFERENCES conversations,
+    head_seq BIGINT NOT NULL,
+    -- Entries up to here have had their time and are gone.
+    trimmed_seq BIGINT NOT NULL,
+    -- The group's own epoch (of its keys, not of the numbering): moved on by whichever of two concurrent changes commits first.
+    group_epoch BIGINT NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+-- No sender: who wrote an entry stands inside its content, for members only. In parts by conversation, as mailbox entries are by device.
+CREATE TABLE log_entries (
+    conversation_key BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    message_id BYTEA NOT NULL,
+    accepted_at_ms BIGINT NOT NULL,
+    -- The group's when the entry was accepted.
+    group_epoch BIGINT NOT NULL,
+    suite BIGINT NOT NULL,
+    expires_at_s BIGINT NOT NULL,
+    -- NULL: it had a shorter life than those around it. The row goes with them.
+    content BYTEA,
+    PRIMARY KEY (conversation_key, seq)
+) PARTITION BY HASH (conversation_key);
+ALTER TABLE log_entries ALTER COLUMN content SET STORAGE EXTERNAL;
+CREATE INDEX log_entries_expiry ON log_entries (expires_at_s);
+DO $$
+BEGIN
+    FOR part IN 0..15 LOOP
+        EXECUTE format(
+            'CREATE TABLE log_entries_%s PARTITION OF log_entries FOR VALUES WITH (MODULUS 16, REMAINDER %s)', part, part);
+    END LOOP;
+END
+$$;
