@@ -197,7 +197,7 @@ fn about_creation(world: &World) -> Vec<Refusal> {
         On::Nothing,
         vec![
             ("no kind", world.created(|link| link.kind = 0), MembershipError::UnknownKind),
-            ("a large conversation", world.created(|link| link.kind = 3), MembershipError::UnknownKind),
+            ("a kind of another release", world.created(|link| link.kind = 4), MembershipError::UnknownKind),
             ("a short nonce", world.created(|link| link.nonce.truncate(31)), MembershipError::Unreadable),
             (
                 "a creation with a predecessor",
