@@ -34,7 +34,7 @@ use crate::{
     secrets::{Secrets, SecretsError},
     services::Services,
     streams::Streams,
-    subscribers::{MAX_WORKERS, Subscribers},
+    subscribers::{MAX_WORKERS, Subscribers, TailLimits},
     transport::{Sockets, UpgradeFactory},
 };
 
@@ -267,7 +267,8 @@ async fn build(
 ) -> Result<Arc<Services>, StartError> {
     let limits = Limits::new(&config.limits, clock.clone());
     let health = Health::new(node_id);
-    let subscribers = Arc::new(Subscribers::new());
+    let tails = TailLimits { per_log_bytes: config.logs.tail_bytes, all_bytes: config.logs.all_tails_bytes };
+    let subscribers = Arc::new(Subscribers::with_tails(tails));
     let relay = Relay::open(relay::Parts {
         config: config.clone(),
         clock: clock.clone(),

@@ -124,6 +124,8 @@ codes! {
     CursorEpoch = "cursor_epoch", 409, "The stream's numbering has started anew.";
     /// A cursor or ack beyond what was delivered.
     CursorAhead = "cursor_ahead", 422, "The cursor is beyond what was delivered.";
+    /// Over `logs.max_per_socket`.
+    TooManyLogs = "too_many_logs", 422, "A socket does not read so many logs.";
     /// A frame that may not come now (a second resume, a send before hello).
     FrameUnexpected = "frame_unexpected", 422, "This frame may not come now.";
 }

@@ -256,6 +256,12 @@ section! {
         retention: Duration = days(30), Time(minutes(1)..=days(3650));
         /// Bytes in one page of history, of a log or of a mailbox. An entry that is larger comes alone.
         max_page_bytes: usize = mib(1), Bytes(kib(64)..=mib(64));
+        /// Logs that one socket may read at once. Each costs the node less than ten bytes.
+        max_per_socket: usize = 5000, Count(1..=1_000_000);
+        /// How much of the newest part of a log is kept in memory while somebody reads it. Who is further behind reads from the store.
+        tail_bytes: usize = mib(1), Bytes(kib(64)..=mib(256));
+        /// The same of all logs together. Past it each keeps little.
+        all_tails_bytes: usize = mib(256), Bytes(mib(1)..=mib(65_536));
     }
 }
 

@@ -1,11 +1,13 @@
 //! What only a large conversation has: a log to read by cursor, and members to read page by page.
 
+use std::collections::HashMap;
+
 use martlet_protocol::{
     id::{AccountId, Blob, ConversationId},
     rest::{ConversationMember, LogEntry, LogGap, LogGapReason, LogItem, LogPage, LogQuery, Page, PageQuery},
-    wire::GapReason,
+    wire::{self, GapReason},
 };
-use martlet_storage::{StorageError, accounts, conversations, logs};
+use martlet_storage::{ConversationKey, StorageError, accounts, conversations, logs};
 
 use super::{ConversationError, Conversations, DEFAULT_PAGE, MAX_PAGE, find, role};
 use crate::accounts::DeviceIdentity;
@@ -37,6 +39,30 @@ impl Conversations {
             logs::range(conn, &query)?.ok_or(ConversationError::NoLog)
         });
         Ok(page(range.await?))
+    }
+
+    /// The logs of these conversations, one outcome for each.
+    ///
+    /// # Errors
+    /// [`ConversationError::Storage`]; of a single one [`ConversationError::NotFound`], also for somebody else's, and
+    /// [`ConversationError::NoLog`] of another kind than large.
+    pub async fn logs_of(
+        &self,
+        identity: &DeviceIdentity,
+        conversation_ids: Vec<ConversationId>,
+    ) -> Result<Vec<Result<ConversationKey, ConversationError>>, ConversationError> {
+        let account_key = identity.account_key;
+        let read = self.0.db.read(move |conn| {
+            let rows = conversations::by_ids_for_member(conn, &conversation_ids, account_key)?;
+            let rows: HashMap<_, _> = rows.into_iter().map(|row| (row.conversation_id, row)).collect();
+            let log = |id: &ConversationId| match rows.get(id) {
+                None => Err(ConversationError::NotFound),
+                Some(row) if row.kind != wire::ConversationKind::Large => Err(ConversationError::NoLog),
+                Some(row) => Ok(row.conversation_key),
+            };
+            Ok(conversation_ids.iter().map(log).collect())
+        });
+        read.await
     }
 
     /// A page of the members, in the order of joining the node.

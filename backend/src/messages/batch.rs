@@ -7,7 +7,7 @@ use std::sync::{
 
 use martlet_protocol::wire;
 use martlet_storage::{
-    DeviceKey,
+    ConversationKey, DeviceKey,
     sends::{EntryBody, PreparedSend},
 };
 use parking_lot::Mutex;
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::{Reply, SendError, answer::RequestKey, fork::Recipient, request::Request, seal::Prepared};
 use crate::{
     accounts::DeviceIdentity,
-    streams::{LiveEntry, LiveItem, Published},
+    streams::{LiveEntry, LiveItem, LiveLogItem, Published, PublishedToLog},
 };
 
 /// Sends that share a transaction.
@@ -32,6 +32,15 @@ impl Batch {
         self.sends.push(send);
         let reply = Mutex::new(Some(reply));
         self.waiting.push(Waiting { key, sender, accepted, request, recipients, reply, _room: room });
+    }
+
+    /// The logs that it appends to, each once.
+    pub fn logs(&self) -> Vec<ConversationKey> {
+        let to_logs = self.sends.iter().filter(|send| send.log.is_some());
+        let mut logs: Vec<_> = to_logs.map(|send| send.conversation_key).collect();
+        logs.sort_unstable();
+        logs.dedup();
+        logs
     }
 
     /// Whose mailboxes it writes to, each once.
@@ -127,8 +136,36 @@ fn bytes(send: &PreparedSend) -> usize {
     entries + send.content.as_ref().map_or(0, |content| content.len())
 }
 
+/// What was committed, for those who read it now.
+#[derive(Default)]
+pub struct Committed {
+    pub entries: Vec<Published>,
+    pub to_logs: Vec<PublishedToLog>,
+}
+
+impl Committed {
+    /// What the devices of a send get that was given these numbers; these of its entries found a full mailbox.
+    pub fn add(&mut self, send: PreparedSend, seqs: &[u64], partial: &[usize]) {
+        collect_entries(send, seqs, partial, &mut self.entries);
+    }
+
+    /// What the readers of a log get.
+    pub fn add_to_log(&mut self, send: PreparedSend, seq: u64, group_epoch: u64) {
+        let Some(log) = &send.log else { return };
+        let item = LiveLogItem::entry(wire::LogEntry {
+            seq,
+            message_id: log.message_id.to_wire(),
+            accepted_at_ms: log.accepted_at_ms,
+            group_epoch,
+            suite: log.suite,
+            content: send.content.unwrap_or_default(),
+        });
+        self.to_logs.push(PublishedToLog { key: send.conversation_key, item });
+    }
+}
+
 /// What the devices of a committed send get.
-pub fn collect_entries(send: PreparedSend, seqs: &[u64], partial: &[usize], entries: &mut Vec<Published>) {
+fn collect_entries(send: PreparedSend, seqs: &[u64], partial: &[usize], entries: &mut Vec<Published>) {
     let content = send.content.unwrap_or_default();
     for (index, (entry, seq)) in send.entries.into_iter().zip(seqs).enumerate() {
         let seq = *seq;

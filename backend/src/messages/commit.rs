@@ -21,14 +21,14 @@ use tokio::{runtime::Handle, sync::mpsc, sync::oneshot};
 use super::{
     Reply, SendError,
     answer::{Answers, RequestKey},
-    batch::{Batch, SendJob, Space, Waiting, collect_entries},
+    batch::{Batch, Committed, SendJob, Space, Waiting},
     mismatch::Explainer,
     seal::Prepared,
 };
 use crate::{
     clock::Clock,
     config::Config,
-    streams::{Published, Streams},
+    streams::Streams,
     vital,
 };
 
@@ -231,11 +231,12 @@ impl Worker {
                     Some(batch) => std::mem::take(&mut batch.sends),
                     None => batch.sends.clone(),
                 };
-                let mut entries = Vec::with_capacity(sends.iter().map(|send| send.entries.len()).sum());
+                let entries = Vec::with_capacity(sends.iter().map(|send| send.entries.len()).sum());
+                let mut committed = Committed { entries, ..Committed::default() };
                 for ((index, send), outcome) in sends.into_iter().enumerate().zip(outcomes) {
-                    self.conclude(send, &batch, index, outcome, &mut entries);
+                    self.conclude(send, &batch, index, outcome, &mut committed);
                 }
-                self.streams.publish(entries, epoch);
+                self.streams.publish(committed.entries, committed.to_logs, epoch);
             }
             Err(error) => {
                 tracing::error!(reason = error.reason(), sends = batch.sends.len(), "commit failed");
@@ -246,7 +247,7 @@ impl Worker {
         }
         if tries > 1 {
             // An earlier try may have committed what nobody was told of.
-            self.streams.in_doubt(batch.devices());
+            self.streams.in_doubt(batch.devices(), batch.logs());
         }
     }
 
@@ -287,20 +288,24 @@ impl Worker {
         })
     }
 
-    /// Answers one send and collects what its devices get.
+    /// Answers one send and collects what its readers get.
     fn conclude(
         &self,
         send: PreparedSend,
         batch: &Arc<Batch>,
         index: usize,
         outcome: SendOutcome,
-        entries: &mut Vec<Published>,
+        committed: &mut Committed,
     ) {
         let waiting = &batch.waiting[index];
         match outcome {
             SendOutcome::Committed { seqs, partial } => {
                 waiting.answer(Ok(waiting.accepted(&seqs, &partial)));
-                collect_entries(send, &seqs, &partial, entries);
+                committed.add(send, &seqs, &partial);
+            }
+            SendOutcome::Appended { seq, group_epoch } => {
+                waiting.answer(Ok(waiting.accepted(&[seq], &[])));
+                committed.add_to_log(send, seq, group_epoch);
             }
             SendOutcome::Repeat { answer, same_request: true } => {
                 let first = self.answers.open(&waiting.key, &answer);
@@ -345,17 +350,17 @@ fn too_early(streams: &Streams, batch: &Batch, outcomes: &[SendOutcome]) {
     if !answers && !relays {
         return;
     }
-    let mut entries = Vec::new();
+    let mut committed = Committed::default();
     for ((send, waiting), outcome) in batch.sends.iter().zip(&batch.waiting).zip(outcomes) {
         let SendOutcome::Committed { seqs, partial } = outcome else { continue };
         if answers {
             waiting.answer(Ok(waiting.accepted(seqs, partial)));
         }
         if relays {
-            collect_entries(send.clone(), seqs, partial, &mut entries);
+            committed.add(send.clone(), seqs, partial);
         }
     }
-    if !entries.is_empty() {
-        streams.publish(entries, streams.epoch());
+    if !committed.entries.is_empty() {
+        streams.publish(committed.entries, Vec::new(), streams.epoch());
     }
 }

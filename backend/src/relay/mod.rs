@@ -6,7 +6,7 @@ mod redis;
 
 use std::sync::Arc;
 
-use martlet_storage::Db;
+use martlet_storage::{ConversationKey, Db};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     config::Config,
     health::Health,
-    subscribers::{LiveEntry, Subscribers, Whisper},
+    subscribers::{LiveEntry, LiveLogItem, Subscribers, Whisper},
 };
 
 /// What a relay between nodes is made of.
@@ -77,6 +77,14 @@ impl Relay {
         match self {
             Self::InProcess(subscribers) => subscribers.deliver(entries),
             Self::Redis(redis) => redis.publish(entries),
+        }
+    }
+
+    /// Passes entries of logs on, in order. Never blocks.
+    pub fn publish_to_logs(&self, items: Vec<(ConversationKey, Arc<LiveLogItem>)>) {
+        match self {
+            Self::InProcess(subscribers) => subscribers.append_to_logs(items),
+            Self::Redis(redis) => redis.publish_to_logs(items),
         }
     }
 

@@ -3,15 +3,17 @@
 //! Every entry goes to the callbacks (caches that must forget something) and to the subscribers (sockets that must close, hellos that
 //! must be sent again), and only then counts as looked at.
 
+use std::sync::atomic::Ordering;
+
 use martlet_protocol::{
-    id::{AccountId, DeviceId},
+    id::{AccountId, ConversationId, DeviceId},
     problem::close,
     wire::{self, control_entry::Event},
 };
 use martlet_storage::{
-    Conn, DeviceKey, StorageError, accounts,
+    Conn, ConversationKey, DeviceKey, StorageError, accounts,
     control::{self, Position},
-    devices,
+    conversations, devices,
     planted::{self, Bug},
     tokens,
 };
@@ -73,6 +75,14 @@ impl Inner {
                 callback(entry);
             }
         }
+        let removes = |entry: &wire::ControlEntry| match &entry.event {
+            Some(Event::MembershipChanged(changed)) => !changed.removed_account_ids.is_empty(),
+            _ => false,
+        };
+        if entries.iter().any(removes) {
+            // Counted before anybody is told: see `Streams::removals`.
+            self.removals.fetch_add(1, Ordering::SeqCst);
+        }
         if self.subscribers.count() == 0 {
             // A socket that comes now begins with a look at the store.
             return Ok(());
@@ -83,6 +93,7 @@ impl Inner {
             match word {
                 Word::Close(code) => self.subscribers.close(device_key, code),
                 Word::HelloAgain => self.subscribers.hello_changed(device_key),
+                Word::LogEnded(key) => self.subscribers.end_log(device_key, key),
             }
         }
         Ok(())
@@ -103,6 +114,7 @@ impl Inner {
 enum Word {
     Close(u16),
     HelloAgain,
+    LogEnded(ConversationKey),
 }
 
 /// Whose sockets are told what because of these entries, in their order.
@@ -128,8 +140,18 @@ fn words(conn: &mut Conn, entries: &[wire::ControlEntry], now_ms: u64) -> Result
                 let devices = devices::by_account(conn, account.account_key)?;
                 words.extend(devices.into_iter().map(|device| (device.device_key, Word::HelloAgain)));
             }
+            Some(Event::MembershipChanged(changed)) => {
+                let Ok(id) = ConversationId::try_from(changed.conversation_id.as_ref()) else { continue };
+                for account_id in &changed.removed_account_ids {
+                    let Ok(account_id) = AccountId::try_from(account_id.as_ref()) else { continue };
+                    let Some(log) = conversations::log_left(conn, &id, &account_id)? else { continue };
+                    let devices = devices::by_account(conn, log.account_key)?;
+                    let ended = devices.into_iter().map(|device| (device.device_key, Word::LogEnded(log.key)));
+                    words.extend(ended);
+                }
+            }
             // A socket outlives the token it began with: tokens are rotated under it.
-            Some(Event::TokenEnded(_) | Event::MembershipChanged(_)) | None => {}
+            Some(Event::TokenEnded(_)) | None => {}
         }
     }
     Ok(words)

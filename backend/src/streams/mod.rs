@@ -1,6 +1,6 @@
 //! What is delivered, and what every node must hear of.
 //!
-//! [`Streams::publish`] takes committed entries to the [`crate::relay`] and so to the subscribers; `mailboxes` reads what they missed;
+//! [`Streams::publish`] takes committed entries to the [`crate::relay`] and so to the subscribers; `mailboxes` and `logs` read what they missed;
 //! `acks` writes what they have; `control` follows the control stream, and `gate` keeps a node that could not follow it from pushing.
 //! `tasks` are the loops behind all that.
 //!
@@ -9,14 +9,21 @@
 mod acks;
 mod control;
 mod gate;
+mod logs;
 mod mailboxes;
 mod tasks;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use martlet_protocol::wire;
+use martlet_protocol::{id::ConversationId, wire};
 use martlet_storage::{
-    Db, DeviceKey, StorageError,
+    ConversationKey, Db, DeviceKey, StorageError,
     mailbox::{Ack, MailboxState},
 };
 use parking_lot::{Mutex, RwLock};
@@ -25,7 +32,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use crate::subscribers::{LiveEntry, LiveItem, Whisper};
+pub use crate::subscribers::{LiveEntry, LiveItem, LiveLogItem, Log, Whisper};
 use crate::{
     clock::Clock,
     config::Config,
@@ -35,6 +42,8 @@ use crate::{
 };
 use acks::Acks;
 use gate::{Gate, Moment};
+pub use logs::LogRange;
+use logs::StoredLogs;
 use mailboxes::Mailboxes;
 pub use mailboxes::{MailboxRange, PageFrom, PageWanted, Wanted};
 
@@ -45,6 +54,15 @@ pub struct Published {
     pub device_key: DeviceKey,
     /// The entry.
     pub entry: Arc<LiveEntry>,
+}
+
+/// One entry for all who read a log, as the commit thread hands it over.
+#[derive(Debug, Clone)]
+pub struct PublishedToLog {
+    /// Which log.
+    pub key: ConversationKey,
+    /// The entry.
+    pub item: Arc<LiveLogItem>,
 }
 
 /// Hears every control entry, in order, on a task of the node; may hear one twice. Must not block.
@@ -64,6 +82,9 @@ struct Inner {
     relay: Relay,
     subscribers: Arc<Subscribers>,
     mailboxes: Mailboxes,
+    logs: StoredLogs,
+    /// Counts control entries that took members away, before anybody is told of them.
+    removals: AtomicU64,
     acks: Acks,
     gate: Gate,
     callbacks: RwLock<Vec<ControlCallback>>,
@@ -91,6 +112,8 @@ impl Streams {
             control_hint: relay.control_hint(),
             relay,
             mailboxes: Mailboxes::new(db.clone(), clock.clone(), config.storage.read_connections),
+            logs: StoredLogs::new(db.clone(), clock.clone(), subscribers.clone(), &config),
+            removals: AtomicU64::new(0),
             db,
             config,
             clock,
@@ -120,28 +143,37 @@ impl Streams {
             tasks::follow_control(self.0.clone(), position, stop.clone()),
         ));
         tasks.push(vital::spawn("the writer of acks", tasks::write_acks(self.0.clone(), stop.clone())));
-        tasks.push(vital::spawn("the sweeper", tasks::sweep(self.0.clone(), stop)));
+        tasks.push(vital::spawn("the sweeper", tasks::sweep(self.0.clone(), stop.clone())));
+        tasks.push(vital::spawn("the repair of logs", tasks::repair_logs(self.0.clone(), stop.clone())));
+        tasks.push(vital::spawn("the comparison of logs", tasks::compare_logs(self.0.clone(), stop)));
         self.0.relay.start();
         Ok(())
     }
 
     /// Hands over what was committed, in commit order; `committed_in` is [`Self::epoch`] from before the commit. Never blocks; what can't be
     /// handed over is read from the store later.
-    pub fn publish(&self, entries: Vec<Published>, committed_in: u64) {
+    pub fn publish(&self, entries: Vec<Published>, to_logs: Vec<PublishedToLog>, committed_in: u64) {
         let epoch = self.0.subscribers.epoch();
         if committed_in != epoch || self.0.db.newest_epoch() > epoch {
             // The store was found to be another one meanwhile. Nobody must get these by the old numbers: this node's sockets are about to
             // be closed, and other nodes, which may have noticed already, are told to look for themselves.
-            return self.0.relay.left_out(entries.len());
+            self.0.subscribers.logs().doubt(to_logs.iter().map(|published| published.key));
+            return self.0.relay.left_out(entries.len() + to_logs.len());
         }
-        self.0.relay.publish(entries.into_iter().map(|published| published.entry));
+        if !entries.is_empty() {
+            self.0.relay.publish(entries.into_iter().map(|published| published.entry));
+        }
+        if !to_logs.is_empty() {
+            self.0.relay.publish_to_logs(to_logs.into_iter().map(|published| (published.key, published.item)).collect());
+        }
     }
 
-    /// Something may have been committed to these mailboxes without word of it, by a try whose outcome was not known: their devices are to
-    /// compare heads, here and on other nodes.
-    pub fn in_doubt(&self, devices: Vec<DeviceKey>) {
-        self.0.relay.left_out(devices.len());
+    /// Something may have been committed to these mailboxes and logs without word of it, by a try whose outcome was not known: heads are to
+    /// be compared, here and on other nodes.
+    pub fn in_doubt(&self, devices: Vec<DeviceKey>, logs: Vec<ConversationKey>) {
+        self.0.relay.left_out(devices.len() + logs.len());
         self.0.subscribers.compare_heads(devices);
+        self.0.subscribers.logs().doubt(logs);
     }
 
     /// The store's epoch, as far as this node has noticed.
@@ -174,8 +206,7 @@ impl Streams {
     /// How often heads are to be compared: more often while nothing is heard from other nodes.
     #[must_use]
     pub fn head_check_interval(&self) -> Duration {
-        let usual = self.0.config.socket.head_check_interval;
-        if self.0.relay.is_lost() { usual.min(self.0.config.relay.lost_head_check_interval) } else { usual }
+        self.0.head_check_interval()
     }
 
     /// What the relay between nodes has done, in numbers.
@@ -238,6 +269,41 @@ impl Streams {
         self.0.mailboxes.page(device_key, page).await
     }
 
+    /// The log, with its newest part in memory, for a worker that has (or will have) readers of it; `None` if the conversation has none. A
+    /// worker that has none in the end says so by [`Subscribers::leave_log`].
+    ///
+    /// # Errors
+    /// [`StorageError`] if the store can't be read.
+    pub async fn follow_log(
+        &self,
+        key: ConversationKey,
+        id: ConversationId,
+        worker: u16,
+    ) -> Result<Option<Arc<Log>>, StorageError> {
+        self.0.logs.follow(key, id, worker).await
+    }
+
+    /// Compares the log with the store now, and reads what it lacks.
+    pub async fn bring_up_to_date(&self, log: &Arc<Log>) {
+        self.0.logs.compare(std::slice::from_ref(log)).await;
+        self.0.logs.repair(log).await;
+    }
+
+    /// What a log has after a `seq`, from the store; about as many bytes as one socket may have waiting.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the store can't be read.
+    pub async fn log_range(&self, key: ConversationKey, after_seq: u64) -> Result<Option<LogRange>, StorageError> {
+        self.0.logs.range(key, after_seq).await
+    }
+
+    /// How often members were taken away from conversations, as far as this node has heard. Who reads memberships and acts on them later
+    /// compares this before and after: had it stayed the same, then whoever was taken away is told after that.
+    #[must_use]
+    pub fn removals(&self) -> u64 {
+        self.0.removals.load(Ordering::SeqCst)
+    }
+
     /// How many replicas failed lately and are left alone for some seconds; the primary answers in their place.
     #[must_use]
     pub fn resting_replicas(&self) -> usize {
@@ -265,5 +331,12 @@ impl Streams {
         if let Err(error) = self.0.acks.flush(&self.0.db).await {
             tracing::warn!(%error, "the last acks could not be written; their devices will be sent some entries again");
         }
+    }
+}
+
+impl Inner {
+    fn head_check_interval(&self) -> Duration {
+        let usual = self.config.socket.head_check_interval;
+        if self.relay.is_lost() { usual.min(self.config.relay.lost_head_check_interval) } else { usual }
     }
 }

@@ -1,9 +1,10 @@
-//! The background tasks: the control follower, the writer of acks, the sweeper. Each is a loop that ends when the node stops; none holds
+//! The background tasks: the control follower, the writer of acks, the sweeper, the repair of logs and the comparison of their heads. Each is a loop that ends when the node stops; none holds
 //! anything that a killed process would lose beyond unwritten acks.
 
 use std::{sync::Arc, time::Duration};
 
 use martlet_storage::{StorageError, control::Position, logs, mailbox, sweep};
+use futures_util::{StreamExt as _, stream};
 use tokio::{sync::watch, time};
 
 use super::Inner;
@@ -44,6 +45,61 @@ pub(super) async fn write_acks(inner: Arc<Inner>, mut stop: Stop) {
         }
         if let Err(error) = inner.acks.flush(&inner.db).await {
             tracing::warn!(%error, "acks could not be written; they wait");
+        }
+    }
+}
+
+/// Logs that are repaired side by side.
+const REPAIRS_AT_ONCE: usize = 4;
+/// After a store that is busy or failing.
+const LOG_RETRY: Duration = Duration::from_millis(300);
+
+/// What is missing in a log may be under way: it gets as long as an entry of a mailbox gets.
+pub(super) async fn repair_logs(inner: Arc<Inner>, mut stop: Stop) {
+    let logs = inner.subscribers.logs();
+    loop {
+        tokio::select! {
+            () = logs.holed() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        time::sleep(inner.config.socket.hold_out_of_order).await;
+        let mut holed = logs.take_holed();
+        while !holed.is_empty() {
+            let repairs = stream::iter(holed)
+                .map(|log| async {
+                    let is_done = inner.logs.repair(&log).await;
+                    (!is_done).then_some(log)
+                })
+                .buffer_unordered(REPAIRS_AT_ONCE)
+                .filter_map(|left| async { left })
+                .collect::<Vec<_>>();
+            tokio::select! {
+                left = repairs => holed = left,
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            if !holed.is_empty() {
+                time::sleep(LOG_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Compares the heads of the logs that are read here: of all of them once in an interval, of those in doubt at once.
+pub(super) async fn compare_logs(inner: Arc<Inner>, mut stop: Stop) {
+    let logs = inner.subscribers.logs();
+    loop {
+        let interval = inner.head_check_interval();
+        let mut doubtful = tokio::select! {
+            () = logs.doubtful() => logs.take_doubtful(),
+            () = time::sleep(interval) => logs.all(),
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        while !inner.logs.compare(&doubtful).await {
+            time::sleep(LOG_RETRY).await;
+            if *stop.borrow() {
+                return;
+            }
+            doubtful.extend(logs.take_doubtful());
         }
     }
 }

@@ -1,32 +1,41 @@
-//! Which devices came or went since somebody last looked. Only who, not what: whoever looks asks the registry how it is now, so that a
+//! Which streams began or ceased to be read here since somebody last looked. Only who, not what: whoever looks asks the registry how it is now, so that a
 //! device that leaves and comes back at once can't be taken for one that left.
 
 use std::collections::HashSet;
 
-use martlet_storage::DeviceKey;
+use martlet_storage::{ConversationKey, DeviceKey};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// See the module. Holds a device once, so it is never larger than the number of devices that came or went.
+/// A stream that nodes tell each other of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StreamKey {
+    /// Of one device.
+    Mailbox(DeviceKey),
+    /// Of a large conversation.
+    Log(ConversationKey),
+}
+
+/// See the module. Holds a stream once, so it is never larger than the number of streams.
 #[derive(Debug, Default)]
 pub struct Changes {
-    devices: Mutex<HashSet<DeviceKey>>,
+    streams: Mutex<HashSet<StreamKey>>,
     wake: Notify,
 }
 
 impl Changes {
-    pub(super) fn add(&self, device_key: DeviceKey) {
-        self.devices.lock().insert(device_key);
+    pub(super) fn add(&self, key: StreamKey) {
+        self.streams.lock().insert(key);
         self.wake.notify_one();
     }
 
-    /// Takes those that came or went.
+    /// Takes those that may have begun or ceased to be read.
     #[must_use]
-    pub fn take(&self) -> HashSet<DeviceKey> {
-        std::mem::take(&mut *self.devices.lock())
+    pub fn take(&self) -> HashSet<StreamKey> {
+        std::mem::take(&mut *self.streams.lock())
     }
 
-    /// Until some came or went since the last [`Self::take`]. One waiter only.
+    /// Until there are some since the last [`Self::take`]. One waiter only.
     pub async fn changed(&self) {
         self.wake.notified().await;
     }

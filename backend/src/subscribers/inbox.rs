@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use martlet_protocol::wire;
+use martlet_storage::ConversationKey;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{LiveEntry, SubscriberId, Whisper};
+use super::{LiveEntry, Log, SubscriberId, Whisper};
 
 /// How many bytes of live entries may wait for one worker.
 pub const MAX_WAITING_BYTES: usize = 64 << 20;
@@ -37,6 +38,8 @@ pub enum Item {
     CompareHead,
     /// What the hello says has changed.
     HelloChanged,
+    /// Its account may read this log no more.
+    LogEnded(ConversationKey),
     /// Close with this code.
     Close(u16),
 }
@@ -46,6 +49,8 @@ pub enum Item {
 pub struct Taken {
     /// In the order of their coming.
     pub letters: Vec<Letter>,
+    /// Logs that have grown, each once.
+    pub logs: Vec<Arc<Log>>,
     /// Live entries were dropped: compare heads.
     pub missed: bool,
     /// The node stops: tell every client, then close.
@@ -84,7 +89,7 @@ impl Waiting {
                 }
                 self.whisper_bytes += size;
             }
-            Item::Answer(..) | Item::CompareHead | Item::HelloChanged | Item::Close(_) => {}
+            Item::Answer(..) | Item::CompareHead | Item::HelloChanged | Item::LogEnded(_) | Item::Close(_) => {}
         }
         self.taken.letters.push(letter);
     }
@@ -105,6 +110,12 @@ impl Inbox {
                 waiting.put(letter);
             }
         }
+        self.wake.notify_one();
+    }
+
+    /// Says that a log has grown. Whoever says so sees to it that it is said once until the worker has looked.
+    pub fn log_grew(&self, log: Arc<Log>) {
+        self.waiting.lock().taken.logs.push(log);
         self.wake.notify_one();
     }
 

@@ -1,10 +1,11 @@
 //! Who reads here: which worker thread holds the socket of which device, and the inbox through which that worker is told things.
 //!
-//! [`registry`] finds a device's subscriber (one per device: the newest socket wins), [`inbox`] hands batches to a worker with one lock
-//! and one wake, [`changes`] tells the relay between nodes who came and went. Nothing here knows sockets, sub-protocols or HTTP; what a subscriber does with an item is its session's matter.
+//! [`registry`] finds a device's subscriber (one per device: the newest socket wins), [`logs`] has what the readers of a log share,
+//! [`inbox`] hands batches to a worker with one lock and one wake, [`changes`] tells the relay between nodes who came and went. Nothing here knows sockets, sub-protocols or HTTP; what a subscriber does with an item is its session's matter.
 
 mod changes;
 mod inbox;
+mod logs;
 mod registry;
 
 use std::sync::{
@@ -13,11 +14,12 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use martlet_protocol::{problem::close, wire};
-use martlet_storage::DeviceKey;
+use martlet_protocol::{id::ConversationId, problem::close, wire};
+use martlet_storage::{ConversationKey, DeviceKey};
 
-pub use changes::Changes;
+pub use changes::{Changes, StreamKey};
 pub use inbox::{Inbox, Item, Letter, MAX_WAITING_BYTES, Taken};
+pub use logs::{Change as LogChange, FORMS, LiveLogItem, Log, Logs, Pulled, TailLimits};
 use registry::Registry;
 
 /// One committed entry on its way to a subscriber. Shared, because a publish may reach several inboxes.
@@ -88,6 +90,7 @@ pub const MAX_WORKERS: usize = 256;
 /// All subscribers of this node.
 pub struct Subscribers {
     registry: Registry,
+    logs: Logs,
     /// One per worker thread, made when that thread starts.
     inboxes: Vec<OnceLock<Arc<Inbox>>>,
     /// If somebody wants to know who comes and goes.
@@ -106,8 +109,15 @@ impl Subscribers {
     /// None yet.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_tails(TailLimits::default())
+    }
+
+    /// None yet, and so much of logs in memory.
+    #[must_use]
+    pub fn with_tails(limits: TailLimits) -> Self {
         let inboxes = (0..MAX_WORKERS).map(|_| OnceLock::new()).collect();
-        Self { registry: Registry::default(), inboxes, changes: OnceLock::new(), epoch: AtomicU64::new(0) }
+        let (registry, logs) = (Registry::default(), Logs::new(limits));
+        Self { registry, logs, inboxes, changes: OnceLock::new(), epoch: AtomicU64::new(0) }
     }
 
     /// The store's epoch: `seq` of another one must not reach anybody here.
@@ -119,6 +129,7 @@ impl Subscribers {
     /// It has changed. Everybody who reads by the old one must have been told to close before.
     pub fn set_epoch(&self, epoch: u64) {
         self.epoch.store(epoch, Ordering::SeqCst);
+        self.logs.forget_all();
     }
 
     /// Who comes and goes from here on. All callers get the same, which has one reader.
@@ -143,7 +154,7 @@ impl Subscribers {
             self.tell(older, Item::Close(close::REPLACED));
         }
         if let Some(changes) = self.changes.get() {
-            changes.add(device_key);
+            changes.add(StreamKey::Mailbox(device_key));
         }
     }
 
@@ -152,8 +163,71 @@ impl Subscribers {
         if self.registry.remove(device_key, id)
             && let Some(changes) = self.changes.get()
         {
-            changes.add(device_key);
+            changes.add(StreamKey::Mailbox(device_key));
         }
+    }
+
+    /// The logs that are read here.
+    #[must_use]
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// A worker has a reader of the log. Again and again is the same as once.
+    #[must_use]
+    pub fn join_log(&self, key: ConversationKey, id: ConversationId, worker: u16) -> Arc<Log> {
+        let (log, is_new) = self.logs.join(key, id, self.epoch(), worker);
+        if is_new && let Some(changes) = self.changes.get() {
+            changes.add(StreamKey::Log(key));
+        }
+        log
+    }
+
+    /// A worker has no reader of the log any more.
+    pub fn leave_log(&self, log: &Arc<Log>, worker: u16) {
+        if self.logs.leave(log, worker)
+            && let Some(changes) = self.changes.get()
+        {
+            changes.add(StreamKey::Log(log.key));
+        }
+    }
+
+    /// Changes the part of a log that its readers share, and tells the workers that have some.
+    pub fn change_log(&self, log: &Arc<Log>, change: LogChange) {
+        for worker in self.logs.change(log, change) {
+            if let Some(inbox) = self.inbox(worker) {
+                inbox.log_grew(log.clone());
+            }
+        }
+    }
+
+    /// Adds committed items to those of their logs that are read here, in the order given.
+    pub fn append_to_logs(&self, items: Vec<(ConversationKey, Arc<LiveLogItem>)>) {
+        let mut items = items.into_iter().peekable();
+        while let Some((key, item)) = items.next() {
+            let Some(log) = self.logs.find(key) else { continue };
+            let mut came = vec![item];
+            while let Some((_, item)) = items.next_if(|(next, _)| *next == key) {
+                came.push(item);
+            }
+            self.change_log(&log, LogChange::Came(came));
+        }
+    }
+
+    /// Whether the stream is read here.
+    #[must_use]
+    pub fn reads(&self, key: StreamKey) -> bool {
+        match key {
+            StreamKey::Mailbox(device_key) => self.find(device_key).is_some(),
+            StreamKey::Log(key) => self.logs.find(key).is_some(),
+        }
+    }
+
+    /// All streams that are read here.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamKey> {
+        let mailboxes = self.devices().into_iter().map(StreamKey::Mailbox);
+        mailboxes.chain(self.logs.all().into_iter().map(|log| StreamKey::Log(log.key))).collect()
     }
 
     /// Where the device reads, if here.
@@ -189,8 +263,9 @@ impl Subscribers {
         self.hand_out(devices.into_iter().map(|device_key| (device_key, Item::CompareHead)));
     }
 
-    /// The same for all mailboxes that are read here.
+    /// The same for all streams that are read here.
     pub fn compare_all_heads(&self) {
+        self.logs.doubt_all();
         for inbox in self.inboxes.iter().filter_map(OnceLock::get) {
             inbox.miss();
         }
@@ -222,6 +297,13 @@ impl Subscribers {
     pub fn close(&self, device_key: DeviceKey, code: u16) {
         if let Some(to) = self.registry.find(device_key) {
             self.tell(to, Item::Close(code));
+        }
+    }
+
+    /// Has the device's socket stop reading a log, if it does here.
+    pub fn end_log(&self, device_key: DeviceKey, log: ConversationKey) {
+        if let Some(to) = self.registry.find(device_key) {
+            self.tell(to, Item::LogEnded(log));
         }
     }
 
@@ -312,8 +394,15 @@ mod tests {
         subscribers.register(DeviceKey(1), id(0, 1));
         subscribers.unregister(DeviceKey(1), id(0, 1));
         subscribers.register(DeviceKey(1), id(0, 2));
-        assert_eq!(changes.take().into_iter().collect::<Vec<_>>(), [DeviceKey(1)]);
+        assert_eq!(changes.take().into_iter().collect::<Vec<_>>(), [StreamKey::Mailbox(DeviceKey(1))]);
         subscribers.unregister(DeviceKey(1), id(0, 1));
         assert!(changes.take().is_empty(), "the older socket's end changes nothing");
+        let id = ConversationId::new([0; 32]);
+        let logs = [0, 1].map(|worker| subscribers.join_log(ConversationKey(5), id, worker));
+        assert_eq!(changes.take().into_iter().collect::<Vec<_>>(), [StreamKey::Log(ConversationKey(5))]);
+        subscribers.leave_log(&logs[0], 0);
+        assert!(changes.take().is_empty(), "another worker reads it");
+        subscribers.leave_log(&logs[1], 1);
+        assert!(changes.take().len() == 1 && !subscribers.reads(StreamKey::Log(ConversationKey(5))));
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct State {
     pub(super) partial: Option<Box<Partial>>,
     /// The reading task, while it may not read.
     reader: Option<Waker>,
+    /// Logs that it reads, by their place on the worker. As long as it must be: most read few, and some thousands.
+    pub(super) logs: Box<[u32]>,
     /// A sign of life came since the last ping.
     pub(super) alive: bool,
     /// A close frame was written or the socket shut: nothing else is any more.
@@ -84,6 +86,18 @@ impl State {
     fn may_read(&self, rules: &Rules) -> bool {
         let busy = self.session.as_ref().is_some_and(|session| session.is_busy(rules));
         self.closing || !(busy || self.waiting_bytes() >= rules.budget_bytes)
+    }
+
+    pub(super) fn add_log(&mut self, index: u32) {
+        let mut logs = std::mem::take(&mut self.logs).into_vec();
+        logs.push(index);
+        self.logs = logs.into_boxed_slice();
+    }
+
+    pub(super) fn remove_log(&mut self, index: u32) {
+        let mut logs = std::mem::take(&mut self.logs).into_vec();
+        logs.retain(|other| *other != index);
+        self.logs = logs.into_boxed_slice();
     }
 
     /// Lets the reading task look again whether it may read.

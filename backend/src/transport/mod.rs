@@ -1,8 +1,8 @@
 //! The client socket (`/v1/socket`): from an upgraded TCP connection to frames of the schema and back.
 //!
 //! In reading order: [`upgrade`] (the handshake, authentication; [`refusal`] if there is something wrong), [`reading`] (bytes to frames, one small task per
-//! connection), [`session`] (what a socket does, as values), [`worker`] (deliveries, writes, pings, closing; one loop per thread),
-//! [`work`] (what takes time). Beneath: [`incoming`] and [`outbox`] (RFC 6455 in and out), [`subprotocol`] (protobuf or JSON),
+//! connection), [`session`] (what a socket does, as values), [`worker`] (deliveries, writes, closing; one loop per thread, with [`upkeep`]),
+//! [`work`] (what takes time), [`logs`] (what many read). Beneath: [`incoming`] and [`outbox`] (RFC 6455 in and out), [`subprotocol`] (protobuf or JSON),
 //! [`connection`], [`slots`], [`wheel`].
 //!
 //! Idle connections are what there is most of: one has a socket, a small task, a place and an entry in the timer wheel, and no buffer,
@@ -10,6 +10,7 @@
 
 mod connection;
 mod incoming;
+mod logs;
 mod outbox;
 mod reading;
 mod refusal;
@@ -17,6 +18,7 @@ mod session;
 mod slots;
 mod subprotocol;
 mod upgrade;
+mod upkeep;
 mod wheel;
 mod work;
 mod worker;

@@ -48,6 +48,33 @@ pub(super) enum Opcode {
     Pong = 0x8a,
 }
 
+/// Bytes of the longest frame head.
+const MAX_HEAD_BYTES: usize = 10;
+
+/// A whole frame of so many payload bytes, written by `fill`, for all who get it.
+pub(super) fn whole_frame(opcode: Opcode, payload_len: usize, fill: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut out = BytesMut::with_capacity(MAX_HEAD_BYTES + payload_len);
+    head(&mut out, opcode, payload_len);
+    fill(&mut out);
+    out.freeze()
+}
+
+/// The head of a frame (RFC 6455, section 5.2): one fragment, no mask.
+fn head(out: &mut BytesMut, opcode: Opcode, payload_len: usize) {
+    out.put_u8(opcode as u8);
+    match payload_len {
+        short @ 0..126 => out.put_u8(short as u8),
+        medium @ 126..=0xffff => {
+            out.put_u8(126);
+            out.put_u16(medium as u16);
+        }
+        long => {
+            out.put_u8(127);
+            out.put_u64(long as u64);
+        }
+    }
+}
+
 /// Bytes in order.
 #[derive(Default)]
 pub(super) struct Outbox {
@@ -97,6 +124,24 @@ impl Outbox {
         self.pieces.extend([open, shared]);
     }
 
+    /// A whole frame that was written before, shared.
+    pub(super) fn push(&mut self, frame: Bytes) {
+        self.waiting_bytes += frame.len();
+        if !self.open.is_empty() {
+            let open = self.open.split().freeze();
+            self.pieces.push_back(open);
+        }
+        self.pieces.push_back(frame);
+    }
+
+    /// What is left of one of which part has gone out.
+    pub(super) fn push_rest(&mut self, rest: Bytes) {
+        self.begun = true;
+        if !rest.is_empty() {
+            self.push(rest);
+        }
+    }
+
     /// A close frame (RFC 6455, section 5.5.1).
     pub(super) fn close(&mut self, code: Option<u16>) {
         let payload = code.map(u16::to_be_bytes);
@@ -106,18 +151,7 @@ impl Outbox {
 
     fn head(&mut self, opcode: Opcode, payload_len: usize) {
         let before = self.open.len();
-        self.open.put_u8(opcode as u8);
-        match payload_len {
-            short @ 0..126 => self.open.put_u8(short as u8),
-            medium @ 126..=0xffff => {
-                self.open.put_u8(126);
-                self.open.put_u16(medium as u16);
-            }
-            long => {
-                self.open.put_u8(127);
-                self.open.put_u64(long as u64);
-            }
-        }
+        head(&mut self.open, opcode, payload_len);
         self.waiting_bytes += self.open.len() - before;
     }
 
@@ -198,6 +232,7 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.frame(Opcode::Binary, 3, |out| out.extend_from_slice(b"abc"));
         outbox.frame_with(Opcode::Binary, 2, |out| out.extend_from_slice(b"de"), Bytes::from(vec![b'f'; 300]));
+        outbox.push(whole_frame(Opcode::Text, 1, |out| out.extend_from_slice(b"g")));
         outbox.close(Some(1001));
         outbox
     }
@@ -205,7 +240,7 @@ mod tests {
     fn expected() -> Vec<u8> {
         let mut bytes = vec![0x82, 3, b'a', b'b', b'c', 0x82, 126, 1, 46, b'd', b'e'];
         bytes.extend([b'f'; 300]);
-        bytes.extend([0x88, 2, 3, 0xe9]);
+        bytes.extend([0x81, 1, b'g', 0x88, 2, 3, 0xe9]);
         bytes
     }
 

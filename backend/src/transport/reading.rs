@@ -54,6 +54,7 @@ impl Worker {
     fn release(&self, connection: &Connection) {
         connection.cut();
         self.services.streams.subscribers().unregister(connection.identity.device_key, connection.id);
+        self.leave_logs(connection);
         if self.slots.borrow_mut().remove(connection.id.slot, connection.id.generation).is_some() {
             self.sockets.closed();
         }
@@ -125,24 +126,24 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives frames to the session up to the first send, which is handed back with what follows it.
+    /// Gives frames to the session up to the first that takes time, which is handed back.
     fn handle(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         frames: &mut VecDeque<wire::ClientFrame>,
-    ) -> Option<session::Send> {
+    ) -> Option<session::Task> {
         let mut outputs = Vec::new();
-        let mut send = None;
+        let mut task = None;
         while let Some(frame) = frames.pop_front() {
             let mut state = connection.state.borrow_mut();
             let Some(session) = &mut state.session else { break };
-            send = session.frame(frame, &mut outputs);
-            if send.is_some() {
+            task = session.frame(frame, &mut outputs);
+            if task.is_some() {
                 break;
             }
         }
         self.apply(connection, outputs);
-        send
+        task
     }
 }
 
@@ -176,21 +177,24 @@ fn greeting(worker: &Rc<Worker>, connection: &Rc<Connection>) -> Boxed {
 /// Reads and acts on what is there; `None` when the connection is gone. Sends take their time and are handed back.
 fn read_once(worker: &Rc<Worker>, connection: &Rc<Connection>) -> Option<Option<Boxed>> {
     let Read::Frames(mut frames) = worker.read(connection) else { return None };
-    let Some(send) = worker.handle(connection, &mut frames) else { return Some(None) };
+    let Some(task) = worker.handle(connection, &mut frames) else { return Some(None) };
     let (worker, connection) = (worker.clone(), connection.clone());
-    Some(Some(Box::pin(async move { handle_sends(&worker, &connection, send, frames).await })))
+    Some(Some(Box::pin(async move { run_tasks(&worker, &connection, task, frames).await })))
 }
 
-/// Submits sends one after the other, as a device's order demands, and never more than may be unanswered.
-async fn handle_sends(
+/// Does what frames ask for one after the other, as a device's order demands, and never has more sends unanswered than may be.
+async fn run_tasks(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
-    first: session::Send,
+    first: session::Task,
     mut rest: VecDeque<wire::ClientFrame>,
 ) {
     let mut next = Some(first);
-    while let Some(send) = next {
-        submit(worker, connection, send).await;
+    while let Some(task) = next {
+        match task {
+            session::Task::Send(send) => submit(worker, connection, send).await,
+            session::Task::Subscribe(reference, logs) => worker.subscribe(connection, reference, logs).await,
+        }
         worker.flush(connection);
         poll_fn(|context| connection.poll_unbusy(&worker.rules, context)).await;
         next = worker.handle(connection, &mut rest);

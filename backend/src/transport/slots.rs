@@ -38,6 +38,11 @@ impl<T: Clone> Slots<T> {
         self.places.get(slot as usize).filter(|place| place.generation == generation)?.thing.as_ref()
     }
 
+    /// What stands there now, whichever use it is.
+    pub(super) fn at(&self, slot: u32) -> Option<&T> {
+        self.places.get(slot as usize)?.thing.as_ref()
+    }
+
     /// Frees the place, if it is still that use of it.
     pub(super) fn remove(&mut self, slot: u32, generation: u32) -> Option<T> {
         let place = self.places.get_mut(slot as usize).filter(|place| place.generation == generation)?;

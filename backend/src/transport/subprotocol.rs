@@ -3,7 +3,7 @@
 //! A mailbox has one reader per node, so each entry is encoded once; content that several devices share is not even copied.
 
 use bytes::{Bytes, BytesMut};
-use martlet_protocol::{problem::close, wire};
+use martlet_protocol::{id::ConversationId, problem::close, wire};
 use prost::{
     Message as _,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint},
@@ -11,9 +11,9 @@ use prost::{
 
 use super::{
     incoming::Violation,
-    outbox::{Opcode, Outbox},
+    outbox::{Opcode, Outbox, whole_frame},
 };
-use crate::subscribers::LiveItem;
+use crate::subscribers::{FORMS, LiveItem, LiveLogItem};
 
 /// How a socket's messages are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ const MAILBOX_ENTRY_CONTENT: u32 = 4;
 
 impl SubProtocol {
     /// Both, best first.
-    pub(super) const ALL: [Self; 2] = [Self::Proto, Self::Json];
+    pub(super) const ALL: [Self; FORMS] = [Self::Proto, Self::Json];
 
     /// Its name in `Sec-WebSocket-Protocol`.
     pub(super) const fn name(self) -> &'static str {
@@ -42,6 +42,28 @@ impl SubProtocol {
             Self::Proto => "martlet.v1.proto",
             Self::Json => "martlet.v1.json",
         }
+    }
+
+    /// The place of what is written in it among the forms of an item.
+    pub(super) const fn form(self) -> usize {
+        self as usize
+    }
+
+    /// The frame that brings an item of a log, written once for all who read it.
+    pub(super) fn log_item(self, conversation_id: &ConversationId, item: &LiveLogItem) -> Bytes {
+        let write_frame = |item: &wire::log_item::Item| {
+            let items = vec![wire::LogItem { item: Some(item.clone()) }];
+            let items = wire::LogItems { conversation_id: conversation_id.to_wire(), items };
+            let frame = unasked(wire::node_frame::Frame::LogItems(items));
+            match self {
+                Self::Proto => whole_frame(Opcode::Binary, frame.encoded_len(), |out| write(&frame, out)),
+                Self::Json => {
+                    let text = serde_json::to_vec(&frame).unwrap_or_default();
+                    whole_frame(Opcode::Text, text.len(), |out| out.extend_from_slice(&text))
+                }
+            }
+        };
+        item.form(self.form(), write_frame).clone()
     }
 
     /// Reads a message. Copies it, so that a frame that waits for its commit doesn't hold the whole read buffer.

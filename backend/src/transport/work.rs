@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// After a store that is busy or failing: long enough not to add to it.
-const RETRY: Duration = Duration::from_millis(300);
+pub(super) const RETRY: Duration = Duration::from_millis(300);
 /// Connections whose heads are compared in one query.
 const HEADS_PER_QUERY: usize = 1000;
 

@@ -5,6 +5,8 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::ready,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -24,15 +26,16 @@ use tokio::{
 
 use super::{
     Sockets,
-    connection::{Connection, State},
-    outbox::{Opcode, Progress},
+    connection::Connection,
+    logs::{Broadcast, Readers},
+    outbox::Progress,
     session::{Output, Rules},
     slots::Slots,
     wheel::{Wheel, spread},
 };
 use crate::{
     services::Services,
-    subscribers::{Inbox, Item, SubscriberId},
+    subscribers::{Inbox, Item, Log, SubscriberId},
     vital,
 };
 
@@ -40,8 +43,6 @@ use crate::{
 const CLOSE_LINGER: Duration = Duration::from_secs(5);
 /// Authentications and hellos of one worker that read the store at once.
 const ARRIVALS_AT_ONCE: usize = 8;
-/// Connections that are told of the node's end between two breaths.
-const DRAIN_CHUNK: usize = 256;
 
 /// What falls due for a connection.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +72,13 @@ pub(super) struct Worker {
     pub(super) compare_these: Notify,
     /// For those who have just come and need the store: many at once wait here, not in front of everybody else's reads.
     pub(super) arrivals: Semaphore,
+    /// Who reads which logs.
+    pub(super) readers: RefCell<Readers>,
+    /// What is being handed out to them.
+    pub(super) broadcast: RefCell<Broadcast>,
+    /// Logs that have more since then, and the sign that a reader found one.
+    pub(super) grown: RefCell<VecDeque<Arc<Log>>>,
+    pub(super) more_to_hand_out: Notify,
     number: u16,
     /// Whether this node might push when this pass began: before the inbox was emptied, so that no revocation is overtaken.
     may_push: Cell<bool>,
@@ -95,6 +103,10 @@ impl Worker {
             rules,
             inbox,
             number,
+            readers: RefCell::default(),
+            broadcast: RefCell::default(),
+            grown: RefCell::default(),
+            more_to_hand_out: Notify::new(),
             slots: RefCell::default(),
             wheel: RefCell::new(Wheel::new(longest)),
             scratch: RefCell::default(),
@@ -130,11 +142,16 @@ impl Worker {
         let mut ticks = time::interval(self.wheel.borrow().tick());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let hands_out = self.hands_out() && self.gate_is_open();
             let turn = tokio::select! {
-                () = self.inbox.filled() => false,
+                biased;
                 _ = ticks.tick() => true,
+                () = self.inbox.filled() => false,
+                () = self.more_to_hand_out.notified() => false,
+                () = ready(()), if hands_out => false,
             };
             self.pass(turn);
+            self.hand_out();
             // New bytes and the other tasks get their turn before the next batch.
             yield_now().await;
         }
@@ -145,6 +162,7 @@ impl Worker {
         self.may_push.set(open);
         let mut touched = if open { self.gated.take() } else { Vec::new() };
         let taken = self.inbox.take();
+        self.grown.borrow_mut().extend(taken.logs);
         for letter in taken.letters {
             let Some(connection) = self.find(letter.to) else { continue };
             self.hear(&connection, letter.item);
@@ -167,7 +185,7 @@ impl Worker {
         }
     }
 
-    fn find(&self, id: SubscriberId) -> Option<Rc<Connection>> {
+    pub(super) fn find(&self, id: SubscriberId) -> Option<Rc<Connection>> {
         self.slots.borrow().get(id.slot, id.generation).cloned()
     }
 
@@ -204,6 +222,7 @@ impl Worker {
                 return self.compare_these.notify_one();
             }
             Item::HelloChanged => return self.hello_changed(connection),
+            Item::LogEnded(key) => return self.end_log(connection, key),
             Item::Close(code) => return self.close(connection, Some(code)),
         }
         self.apply(connection, outputs);
@@ -226,6 +245,10 @@ impl Worker {
                 }
                 Output::Read(after_seq) => drop(spawn_local(self.clone().read_range(connection.clone(), after_seq))),
                 Output::Tick(delay) => drop(spawn_local(self.clone().tick_later(connection.clone(), delay))),
+                Output::Unsubscribe(ids) => {
+                    drop(state);
+                    self.unsubscribe(connection, &ids);
+                }
                 Output::Close(code) => {
                     drop(state);
                     self.close(connection, Some(code));
@@ -256,7 +279,7 @@ impl Worker {
                 session.drained(&mut outputs);
             }
             drop(state);
-            if outputs.is_empty() {
+            if outputs.is_empty() && !self.catch_up(connection) {
                 return;
             }
             self.apply(connection, outputs);
@@ -269,7 +292,7 @@ impl Worker {
     }
 
     /// Opens with a pass, so that no revocation in the inbox is overtaken, and closes at once.
-    fn gate_is_open(&self) -> bool {
+    pub(super) fn gate_is_open(&self) -> bool {
         let is_open = self.may_push.get() && self.services.streams.may_push();
         if !is_open {
             // Should it open in the middle of a pass, then only the next one has seen what the inbox held when it did.
@@ -306,70 +329,6 @@ impl Worker {
         state.wake_reader();
         drop(state);
         self.wheel.borrow_mut().schedule(CLOSE_LINGER, (connection.id, Due::Cut));
-        self.flush(connection);
-    }
-
-    /// One turn of the wheel: pings, missing pongs, closings that took too long.
-    fn turn(self: &Rc<Self>) {
-        let due = self.wheel.borrow_mut().turn();
-        for (id, due) in due {
-            let Some(connection) = self.find(id) else { continue };
-            match due {
-                Due::Ping => self.ping(&connection),
-                Due::Pong => self.expect_pong(&connection),
-                Due::Cut => connection.cut(),
-            }
-        }
-    }
-
-    fn ping(self: &Rc<Self>, connection: &Rc<Connection>) {
-        let mut state = connection.state.borrow_mut();
-        if state.closing {
-            return;
-        }
-        state.alive = false;
-        state.outbox().frame(Opcode::Ping, 0, |_| {});
-        drop(state);
-        self.flush(connection);
-        self.wheel.borrow_mut().schedule(self.services.config.socket.pong_timeout, (connection.id, Due::Pong));
-    }
-
-    fn expect_pong(self: &Rc<Self>, connection: &Rc<Connection>) {
-        // Without a look at the control stream no ping went out; while its sends wait, the node itself does not read its pongs.
-        let excused = |state: &State| {
-            !self.gate_is_open() || state.session.as_ref().is_some_and(|session| session.is_busy(&self.rules))
-        };
-        let state = connection.state.borrow();
-        let alive = state.alive || excused(&state);
-        drop(state);
-        if !alive {
-            return self.close(connection, Some(close::TIMED_OUT));
-        }
-        let socket = &self.services.config.socket;
-        let rest = socket.ping_interval.saturating_sub(socket.pong_timeout);
-        self.wheel.borrow_mut().schedule(rest, (connection.id, Due::Ping));
-    }
-
-    /// The node stops: every client is told when to come back, evenly spread, and its socket closes.
-    async fn drain(self: Rc<Self>) {
-        let window = self.services.config.server.drain_window;
-        let places = self.slots.borrow().places();
-        for from in (0..places).step_by(DRAIN_CHUNK) {
-            let chunk: Vec<_> = self.slots.borrow().range(from, DRAIN_CHUNK).cloned().collect();
-            for connection in chunk {
-                self.drain_one(&connection, self.part_of(window));
-            }
-            yield_now().await;
-        }
-    }
-
-    pub(super) fn drain_one(self: &Rc<Self>, connection: &Rc<Connection>, retry_after: Duration) {
-        let mut outputs = Vec::new();
-        match &mut connection.state.borrow_mut().session {
-            Some(session) => session.drain(retry_after, &mut outputs),
-            None => outputs.push(Output::Close(close::GOING_AWAY)),
-        }
-        self.apply(connection, outputs);
         self.flush(connection);
     }
 

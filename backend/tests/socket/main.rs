@@ -8,6 +8,7 @@ mod ephemeral;
 #[expect(dead_code, unused_imports, reason = "written for the API's tests, of which these need a part")]
 mod harness;
 mod lifecycle;
+mod logs;
 mod refusals;
 mod world;
 

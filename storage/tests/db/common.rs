@@ -294,6 +294,7 @@ pub fn answer(index: usize, _seqs: &[u64], partial: &[usize]) -> Vec<u8> {
 pub fn seqs(outcome: &SendOutcome) -> Vec<u64> {
     match outcome {
         SendOutcome::Committed { seqs, .. } => seqs.clone(),
+        SendOutcome::Appended { seq, .. } => vec![*seq],
         other => panic!("not committed: {other:?}"),
     }
 }

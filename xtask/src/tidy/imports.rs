@@ -58,7 +58,11 @@ pub const MODULES: &[Module] = &[
     module("messages", &["accounts", "conversations", "streams", "subscribers"], "fork, seal, commit"),
     module("services", &["accounts", "conversations", "messages", "streams"], "one handle on all of the above"),
     module("http", &["services", "accounts", "conversations", "messages", "streams"], "REST"),
-    module("transport", &["services", "accounts", "messages", "streams", "subscribers"], "the devices' sockets"),
+    module(
+        "transport",
+        &["services", "accounts", "conversations", "messages", "streams", "subscribers"],
+        "the devices' sockets",
+    ),
     module("check", &["relay", "streams"], "what `martlet check` tests, and what is watched while the node runs"),
     module("transfer", &[], "`martlet export` and `martlet import`"),
     module(

@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use martlet_storage::Db;
+use martlet_storage::{ConversationKey, Db};
 use parking_lot::Mutex;
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use redis::RedisError;
@@ -44,7 +44,7 @@ use crate::{
     clock::Clock,
     config::Config,
     health::Health,
-    subscribers::{LiveEntry, Subscribers, Whisper},
+    subscribers::{LiveEntry, LiveLogItem, Subscribers, Whisper},
     vital,
 };
 use claims::{Claims, Now};
@@ -52,7 +52,7 @@ use contents::Contents;
 use counts::Counts;
 use endpoint::{Endpoint, Pool};
 use message::{BadMessage, NodeTag, Sealer};
-use queue::{Committed, Outgoing, Queue};
+use queue::{Committed, CommittedToLog, Outgoing, Queue};
 
 /// The name of this part in health.
 const PART: &str = "relay";
@@ -167,6 +167,14 @@ impl RedisRelay {
         let epoch = self.inner.subscribers.epoch();
         self.inner.queue.put(entries.iter().cloned().map(|entry| Outgoing::Entry(Committed { epoch, entry })));
         self.inner.subscribers.deliver(entries);
+    }
+
+    pub(super) fn publish_to_logs(&self, items: Vec<(ConversationKey, Arc<LiveLogItem>)>) {
+        let epoch = self.inner.subscribers.epoch();
+        self.inner.queue.put(items.iter().map(|(key, item)| {
+            Outgoing::LogItem(CommittedToLog { epoch, key: *key, item: item.clone() })
+        }));
+        self.inner.subscribers.append_to_logs(items);
     }
 
     pub(super) fn left_out(&self, entries: usize) {

@@ -1,4 +1,4 @@
-//! The task that publishes what waits: many messages in one round trip, entries of one device in one message. A batch that fails is tried
+//! The task that publishes what waits: many messages in one round trip, entries of one stream in one message. A batch that fails is tried
 //! once more on a new connection (a repeat does no harm); then it is left out, and once Redis takes messages again the other nodes are
 //! told to compare heads.
 
@@ -9,8 +9,7 @@ use std::{
 
 use deadpool::managed::{Object, PoolError};
 use futures_util::future::try_join_all;
-use martlet_protocol::wire::{self, relay_entry};
-use martlet_storage::DeviceKey;
+use martlet_protocol::wire::{self, log_item, relay_entry};
 use redis::{Pipeline, RedisError};
 use sha2::{Digest as _, Sha256};
 use tokio::time;
@@ -20,13 +19,13 @@ use super::{
     channel::{Channel, Naming},
     endpoint::{Connection, timed_out},
     message::Body,
-    queue::{Committed, Outgoing},
+    queue::{Committed, CommittedToLog, Outgoing},
 };
-use crate::subscribers::{LiveEntry, LiveItem};
+use crate::subscribers::{LiveEntry, LiveItem, LiveLogItem, StreamKey};
 
 /// About what one round trip carries.
 const BATCH_BYTES: usize = 1 << 20;
-/// Past this an entry goes into the device's next message.
+/// Past this an entry goes into the stream's next message.
 const MESSAGE_BYTES: usize = 256 << 10;
 
 /// What one round trip is to carry.
@@ -107,14 +106,15 @@ async fn publish(inner: &Inner, work: &Work) -> bool {
     }
 }
 
-/// One message per device as a rule, in the order in which they were committed.
+/// One message per stream as a rule, in the order in which they were committed.
 fn bodies(items: &[Outgoing], inline_content_bytes: usize) -> Vec<(Channel, Body)> {
     let mut bodies = Vec::new();
-    // Where the device's message is that still takes entries, and what is in it, in bytes.
-    let mut open: HashMap<(u64, DeviceKey), (usize, usize)> = HashMap::new();
+    // Where the stream's message is that still takes entries, and what is in it, in bytes.
+    let mut open: HashMap<(u64, StreamKey), (usize, usize)> = HashMap::new();
     let mut hashes = Hashes::default();
     for item in items {
-        let channel = Channel::Device(item.device_key());
+        let key = item.stream_key();
+        let channel = Channel::Stream(key);
         match item {
             Outgoing::Claim(_, claim) => bodies.push((channel, Body::Claim(*claim))),
             Outgoing::Whisper(whisper) => {
@@ -125,21 +125,46 @@ fn bodies(items: &[Outgoing], inline_content_bytes: usize) -> Vec<(Channel, Body
             Outgoing::Entry(Committed { epoch, entry }) => {
                 let relayed = relayed(entry, inline_content_bytes, &mut hashes);
                 let size = entry.item.size_bytes();
-                if let Some((at, bytes)) = open.get_mut(&(*epoch, entry.device_key))
+                if let Some((at, bytes)) = open.get_mut(&(*epoch, key))
                     && *bytes + size <= MESSAGE_BYTES
                     && let Some((_, Body::Entries(entries))) = bodies.get_mut(*at)
                 {
                     *bytes += size;
                     entries.entries.push(relayed);
                 } else {
-                    open.insert((*epoch, entry.device_key), (bodies.len(), size));
+                    open.insert((*epoch, key), (bodies.len(), size));
                     let entries = wire::RelayEntries { entries: vec![relayed], epoch: *epoch };
                     bodies.push((channel, Body::Entries(entries)));
+                }
+            }
+            Outgoing::LogItem(CommittedToLog { epoch, item, .. }) => {
+                let size = item.size_bytes();
+                if let Some((at, bytes)) = open.get_mut(&(*epoch, key))
+                    && *bytes + size <= MESSAGE_BYTES
+                    && let Some((_, Body::LogEntries(entries))) = bodies.get_mut(*at)
+                {
+                    *bytes += size;
+                    add_to_log(entries, item, inline_content_bytes);
+                } else {
+                    open.insert((*epoch, key), (bodies.len(), size));
+                    let mut entries = wire::RelayLogEntries { epoch: *epoch, ..Default::default() };
+                    add_to_log(&mut entries, item, inline_content_bytes);
+                    bodies.push((channel, Body::LogEntries(entries)));
                 }
             }
         }
     }
     bodies
+}
+
+/// What is too large is told by its number only: other nodes that need it read it from the store.
+fn add_to_log(entries: &mut wire::RelayLogEntries, item: &LiveLogItem, inline_content_bytes: usize) {
+    entries.head_seq = entries.head_seq.max(item.to_seq);
+    if let log_item::Item::Entry(entry) = &item.item
+        && entry.content.len() <= inline_content_bytes
+    {
+        entries.entries.push(entry.clone());
+    }
 }
 
 /// SHA-256 of contents, each computed once however many devices of a batch get it.
@@ -217,8 +242,14 @@ fn of_pool(error: PoolError<RedisError>) -> RedisError {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use martlet_storage::{ConversationKey, DeviceKey};
 
     use super::*;
+
+    fn to_log(key: i64, seq: u64, content: &Bytes) -> Outgoing {
+        let item = LiveLogItem::entry(wire::LogEntry { seq, content: content.clone(), ..Default::default() });
+        Outgoing::LogItem(CommittedToLog { epoch: 1, key: ConversationKey(key), item })
+    }
 
     fn entry(device: i64, seq: u64, content: &Bytes) -> Outgoing {
         let item = LiveItem::Entry(wire::MailboxEntry { seq, content: content.clone(), ..Default::default() });
@@ -252,8 +283,19 @@ mod tests {
         let expected: [(i64, &[u64]); 3] = [(1, &[1, 2]), (2, &[1, 2]), (1, &[3, 4])];
         assert_eq!(bodies.len(), expected.len());
         for ((channel, body), (device, expected)) in bodies.iter().zip(expected) {
-            assert_eq!((*channel, seqs(body).as_slice()), (Channel::Device(DeviceKey(device)), expected));
+            let mailbox = StreamKey::Mailbox(DeviceKey(device));
+            assert_eq!((*channel, seqs(body).as_slice()), (Channel::Stream(mailbox), expected));
         }
+    }
+
+    #[test]
+    fn a_log_and_a_mailbox_of_one_number_are_two_channels_and_large_content_is_a_number() {
+        let (small, large) = (Bytes::from_static(b"x"), Bytes::from(vec![0; 100]));
+        let bodies = bodies(&[to_log(1, 1, &small), entry(1, 9, &small), to_log(1, 2, &large)], 99);
+        let [(log, Body::LogEntries(entries)), (mailbox, Body::Entries(_))] = &bodies[..] else { panic!("two messages") };
+        assert_eq!(*log, Channel::Stream(StreamKey::Log(ConversationKey(1))));
+        assert_eq!(*mailbox, Channel::Stream(StreamKey::Mailbox(DeviceKey(1))));
+        assert_eq!((entries.entries.len(), entries.head_seq), (1, 2));
     }
 
     #[test]

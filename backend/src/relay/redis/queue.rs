@@ -10,17 +10,19 @@ use std::{
 };
 
 use martlet_protocol::wire::RelayClaim;
-use martlet_storage::DeviceKey;
+use martlet_storage::{ConversationKey, DeviceKey};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::subscribers::{LiveEntry, Whisper};
+use crate::subscribers::{LiveEntry, LiveLogItem, StreamKey, Whisper};
 
 /// One thing to publish.
 #[derive(Debug, Clone)]
 pub(super) enum Outgoing {
     /// A committed entry.
     Entry(Committed),
+    /// A committed entry of a log.
+    LogItem(CommittedToLog),
     /// This node holds the device's socket.
     Claim(DeviceKey, RelayClaim),
     /// An ephemeral message.
@@ -34,13 +36,22 @@ pub(super) struct Committed {
     pub(super) entry: Arc<LiveEntry>,
 }
 
+/// The same of a log.
+#[derive(Debug, Clone)]
+pub(super) struct CommittedToLog {
+    pub(super) epoch: u64,
+    pub(super) key: ConversationKey,
+    pub(super) item: Arc<LiveLogItem>,
+}
+
 impl Outgoing {
-    /// Whose channel.
-    pub(super) fn device_key(&self) -> DeviceKey {
+    /// On which stream's channel.
+    pub(super) fn stream_key(&self) -> StreamKey {
         match self {
-            Self::Entry(committed) => committed.entry.device_key,
-            Self::Claim(device_key, _) => *device_key,
-            Self::Whisper(whisper) => whisper.device_key,
+            Self::Entry(committed) => StreamKey::Mailbox(committed.entry.device_key),
+            Self::LogItem(committed) => StreamKey::Log(committed.key),
+            Self::Claim(device_key, _) => StreamKey::Mailbox(*device_key),
+            Self::Whisper(whisper) => StreamKey::Mailbox(whisper.device_key),
         }
     }
 
@@ -48,6 +59,7 @@ impl Outgoing {
     pub(super) fn size_bytes(&self) -> usize {
         let held = match self {
             Self::Entry(committed) => committed.entry.item.size_bytes(),
+            Self::LogItem(committed) => committed.item.size_bytes(),
             Self::Claim(..) => 0,
             Self::Whisper(whisper) => whisper.payload.len(),
         };

@@ -8,7 +8,7 @@ use martlet_protocol::{
     problem::close,
     wire::{self, relay_entry},
 };
-use martlet_storage::DeviceKey;
+use martlet_storage::{ConversationKey, DeviceKey};
 use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
@@ -21,7 +21,7 @@ use super::{
     message::{BadMessage, Body, Opened},
     queue::Outgoing,
 };
-use crate::subscribers::{LiveEntry, LiveItem, Whisper};
+use crate::subscribers::{LiveEntry, LiveItem, LiveLogItem, LogChange, StreamKey, Whisper};
 
 /// What the connection for subscriptions and whoever hears its pushes tell each other.
 #[derive(Debug, Default)]
@@ -78,20 +78,43 @@ impl Inner {
 
     fn act_on(&self, channel: Channel, body: Body) {
         match (channel, body) {
-            (Channel::Device(device_key), Body::Entries(entries)) => self.heard_entries(device_key, entries),
-            (Channel::Device(device_key), Body::Claim(claim)) => self.heard_claim(device_key, &claim),
-            (Channel::Device(device_key), Body::Whisper(whisper)) => {
+            (Channel::Stream(StreamKey::Mailbox(device_key)), Body::Entries(entries)) => {
+                self.heard_entries(device_key, entries);
+            }
+            (Channel::Stream(StreamKey::Mailbox(device_key)), Body::Claim(claim)) => {
+                self.heard_claim(device_key, &claim);
+            }
+            (Channel::Stream(StreamKey::Mailbox(device_key)), Body::Whisper(whisper)) => {
                 if whisper.expires_at_ms > self.clock.now_ms() {
                     let wire::RelayWhisper { expires_at_ms, payload } = whisper;
                     self.subscribers.whisper([Arc::new(Whisper { device_key, expires_at_ms, payload })]);
                 }
             }
+            (Channel::Stream(StreamKey::Log(key)), Body::LogEntries(entries)) => self.heard_log_entries(key, entries),
             (Channel::Control, Body::ControlHint) => self.control_hint.notify_one(),
             (Channel::Control, Body::CompareHeads) => self.ask_to_compare(),
-            (Channel::Device(_), Body::ControlHint | Body::CompareHeads)
-            | (Channel::Control, Body::Entries(_) | Body::Claim(_) | Body::Whisper(_)) => {
-                self.distrust(BadMessage::Kind);
-            }
+            (
+                Channel::Control | Channel::Stream(_),
+                Body::Entries(_)
+                | Body::Claim(_)
+                | Body::Whisper(_)
+                | Body::LogEntries(_)
+                | Body::ControlHint
+                | Body::CompareHeads,
+            ) => self.distrust(BadMessage::Kind),
+        }
+    }
+
+    fn heard_log_entries(&self, key: ConversationKey, entries: wire::RelayLogEntries) {
+        let Some(log) = self.subscribers.logs().find(key) else { return };
+        if entries.epoch != log.epoch || log.epoch != self.subscribers.epoch() {
+            // As with mailboxes: the store is another one, and somebody has yet to notice.
+            return self.subscribers.logs().doubt([key]);
+        }
+        let items = entries.entries.into_iter().map(LiveLogItem::entry).collect();
+        self.subscribers.change_log(&log, LogChange::Came(items));
+        if log.end() < entries.head_seq {
+            self.subscribers.change_log(&log, LogChange::HeadSeen(entries.head_seq));
         }
     }
 

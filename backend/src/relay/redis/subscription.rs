@@ -1,6 +1,6 @@
-//! The task that keeps this node subscribed to the channels of the devices that read here: on one connection of its own, in batches. Once
-//! a batch is confirmed, the heads of exactly its devices are compared with the store (subscribe first, read second), so what was
-//! published before is found, and the node claims their sockets.
+//! The task that keeps this node subscribed to the channels of the streams that are read here: on one connection of its own, in batches. Once
+//! a batch is confirmed, the heads of exactly its streams are compared with the store (subscribe first, read second), so what was
+//! published before is found, and the node claims the devices' sockets.
 //!
 //! It goes by how things are, not by what happened: whoever came or went is looked up at the moment it is dealt with, by one task, one
 //! batch after the other. So a device that leaves and comes back at once stays subscribed, in whatever order that was noticed. A
@@ -24,7 +24,7 @@ use super::{
     queue::Outgoing,
     receive::Link,
 };
-use crate::subscribers::Changes;
+use crate::subscribers::{Changes, StreamKey};
 
 /// Commands of one connection that are unanswered at once.
 const COMMANDS_AT_ONCE: usize = 8;
@@ -35,9 +35,9 @@ struct Follower {
     inner: Arc<Inner>,
     changes: Arc<Changes>,
     /// Came or went, and the subscriptions don't show it yet.
-    pending: HashSet<DeviceKey>,
+    pending: HashSet<StreamKey>,
     /// What the present connection is subscribed to.
-    subscribed: HashSet<DeviceKey>,
+    subscribed: HashSet<StreamKey>,
 }
 
 /// Subscribes until the node stops.
@@ -72,9 +72,9 @@ impl Follower {
         let mut connection = self.noting(inner.endpoint.connect(Some(push))).await?;
         connection.subscribe(&[Channel::Control.name(inner.endpoint.naming())]).await?;
         self.subscribed.clear();
-        self.pending = inner.subscribers.devices().into_iter().collect();
+        self.pending = inner.subscribers.streams().into_iter().collect();
         self.note();
-        self.pending.iter().for_each(|device_key| inner.note(*device_key));
+        self.pending.iter().for_each(|key| inner.note(*key));
         self.catch_up(&connection, &link).await?;
         inner.found();
 
@@ -114,9 +114,9 @@ impl Follower {
     }
 
     fn note(&mut self) {
-        for device_key in self.changes.take() {
-            self.inner.note(device_key);
-            self.pending.insert(device_key);
+        for key in self.changes.take() {
+            self.inner.note(key);
+            self.pending.insert(key);
         }
     }
 
@@ -125,18 +125,17 @@ impl Follower {
         while !self.pending.is_empty() {
             let inner = self.inner.clone();
             let (mut come, mut gone) = (Vec::new(), Vec::new());
-            for device_key in std::mem::take(&mut self.pending) {
-                let here = inner.subscribers.find(device_key).is_some();
-                match (here, self.subscribed.contains(&device_key)) {
-                    (true, false) => come.push(device_key),
-                    (false, true) => gone.push(device_key),
+            for key in std::mem::take(&mut self.pending) {
+                match (inner.subscribers.reads(key), self.subscribed.contains(&key)) {
+                    (true, false) => come.push(key),
+                    (false, true) => gone.push(key),
                     // Another socket of a device that reads here already, or one that came and went meanwhile.
-                    (true, true) => inner.claim(&[device_key]),
+                    (true, true) => inner.claim(&[key]),
                     (false, false) => {}
                 }
             }
-            for device_key in &gone {
-                self.subscribed.remove(device_key);
+            for key in &gone {
+                self.subscribed.remove(key);
             }
             let naming = inner.endpoint.naming();
             let max = inner.config.relay.subscribe_batch;
@@ -154,38 +153,49 @@ impl Follower {
     }
 }
 
-/// One command. Returns the devices that are subscribed to by it.
+/// One command. Returns the streams that are subscribed to by it.
 async fn command(
     inner: &Inner,
     mut connection: Connection,
     link: &Link,
     come: bool,
-    batch: Vec<DeviceKey>,
-) -> Result<Vec<DeviceKey>, RedisError> {
+    batch: Vec<StreamKey>,
+) -> Result<Vec<StreamKey>, RedisError> {
     let naming = inner.endpoint.naming();
-    let channels: Vec<String> = batch.iter().map(|device_key| Channel::Device(*device_key).name(naming)).collect();
+    let channels: Vec<String> = batch.iter().map(|key| Channel::Stream(*key).name(naming)).collect();
     if !come {
         link.ending.lock().extend(channels.iter().map(|channel| channel.clone().into_bytes()));
         connection.unsubscribe(&channels).await?;
         return Ok(Vec::new());
     }
     connection.subscribe(&channels).await?;
-    inner.subscribers.compare_heads(batch.iter().copied());
+    inner.subscribers.compare_heads(mailboxes(&batch));
+    inner.subscribers.logs().doubt(batch.iter().filter_map(|key| match key {
+        StreamKey::Log(key) => Some(*key),
+        StreamKey::Mailbox(_) => None,
+    }));
     inner.claim(&batch);
     Ok(batch)
 }
 
 /// At most `max` each, and on a cluster only what lies in one slot.
-fn batches(devices: Vec<DeviceKey>, naming: Naming, max: usize) -> Vec<Vec<DeviceKey>> {
-    let mut groups: BTreeMap<u64, Vec<DeviceKey>> = BTreeMap::new();
-    for device_key in devices {
+fn batches(streams: Vec<StreamKey>, naming: Naming, max: usize) -> Vec<Vec<StreamKey>> {
+    let mut groups: BTreeMap<u64, Vec<StreamKey>> = BTreeMap::new();
+    for key in streams {
         let group = match naming {
             Naming::Plain => 0,
-            Naming::Sharded => Channel::Device(device_key).partition(),
+            Naming::Sharded => Channel::Stream(key).partition(),
         };
-        groups.entry(group).or_default().push(device_key);
+        groups.entry(group).or_default().push(key);
     }
     groups.into_values().flat_map(|group| group.chunks(max.max(1)).map(<[_]>::to_vec).collect::<Vec<_>>()).collect()
+}
+
+fn mailboxes(batch: &[StreamKey]) -> impl Iterator<Item = DeviceKey> + '_ {
+    batch.iter().filter_map(|key| match key {
+        StreamKey::Mailbox(device_key) => Some(*device_key),
+        StreamKey::Log(_) => None,
+    })
 }
 
 fn ended() -> RedisError {
@@ -193,8 +203,9 @@ fn ended() -> RedisError {
 }
 
 impl Inner {
-    /// The device may have come or gone.
-    fn note(&self, device_key: DeviceKey) {
+    /// A device may have come or gone. Of logs nobody needs to know who reads them.
+    fn note(&self, key: StreamKey) {
+        let StreamKey::Mailbox(device_key) = key else { return };
         let (now, tie) = (self.now(), self.random());
         match self.subscribers.find(device_key) {
             Some(id) => {
@@ -205,12 +216,12 @@ impl Inner {
     }
 
     /// Says on their channels that the devices' sockets are here.
-    fn claim(&self, devices: &[DeviceKey]) {
+    fn claim(&self, streams: &[StreamKey]) {
         let now = self.now();
         let claims = self.claims.lock();
         let held =
-            |device_key: &DeviceKey| claims.claim(*device_key, now).map(|claim| Outgoing::Claim(*device_key, claim));
-        self.queue.put(devices.iter().filter_map(held).collect::<Vec<_>>());
+            |device_key: DeviceKey| claims.claim(device_key, now).map(|claim| Outgoing::Claim(device_key, claim));
+        self.queue.put(mailboxes(streams).filter_map(held).collect::<Vec<_>>());
     }
 }
 
@@ -220,13 +231,13 @@ mod tests {
 
     #[test]
     fn batches_are_no_larger_than_they_may_and_on_a_cluster_of_one_partition() {
-        let devices: Vec<DeviceKey> = (0..1000).map(DeviceKey).collect();
-        let plain = batches(devices.clone(), Naming::Plain, 512);
+        let streams: Vec<StreamKey> = (0..1000).map(|key| StreamKey::Mailbox(DeviceKey(key))).collect();
+        let plain = batches(streams.clone(), Naming::Plain, 512);
         assert_eq!(plain.iter().map(Vec::len).collect::<Vec<_>>(), [512, 488]);
-        let sharded = batches(devices, Naming::Sharded, 5);
+        let sharded = batches(streams, Naming::Sharded, 5);
         assert_eq!(sharded.iter().map(Vec::len).sum::<usize>(), 1000);
         for batch in sharded {
-            let partitions: HashSet<u64> = batch.iter().map(|key| Channel::Device(*key).partition()).collect();
+            let partitions: HashSet<u64> = batch.iter().map(|key| Channel::Stream(*key).partition()).collect();
             assert!(batch.len() <= 5 && partitions.len() == 1);
         }
     }

@@ -39,6 +39,8 @@ pub(super) enum Output {
     Tick(Duration),
     /// The device has everything up to here.
     Acked(wire::Cursor),
+    /// Read these logs no more.
+    Unsubscribe(Vec<Bytes>),
     /// Close with this code once everything before is written.
     Close(u16),
 }
@@ -52,6 +54,15 @@ pub(super) struct Send {
     pub(super) request: wire::SendRequest,
     /// It is not to be stored.
     pub(super) ephemeral: bool,
+}
+
+/// What a frame asks for that takes time.
+#[derive(Debug, PartialEq)]
+pub(super) enum Task {
+    /// Submit it.
+    Send(Send),
+    /// Read these logs, and answer with this reference.
+    Subscribe(u64, Vec<wire::LogCursor>),
 }
 
 /// What the config says about all sessions.
@@ -78,8 +89,8 @@ impl Session {
         Self { reader: Reader::new(mailbox), in_flight: 0, draining: false }
     }
 
-    /// The client sent a frame. A send among them is handed back to be submitted.
-    pub(super) fn frame(&mut self, frame: wire::ClientFrame, out: &mut Vec<Output>) -> Option<Send> {
+    /// The client sent a frame. What takes time is handed back; the next frame waits for it.
+    pub(super) fn frame(&mut self, frame: wire::ClientFrame, out: &mut Vec<Output>) -> Option<Task> {
         let reference = frame.r#ref;
         let result = match frame.frame {
             Some(client_frame::Frame::Resume(resume)) => self.reader.resume(reference, resume.mailbox, out),
@@ -89,6 +100,15 @@ impl Session {
             }
             Some(client_frame::Frame::Send(request)) => return Some(self.send(reference, request, false)),
             Some(client_frame::Frame::SendEphemeral(request)) => return Some(self.send(reference, request, true)),
+            Some(client_frame::Frame::Subscribe(subscribe)) => return Some(Task::Subscribe(reference, subscribe.logs)),
+            Some(client_frame::Frame::Unsubscribe(unsubscribe)) => {
+                out.push(Output::Unsubscribe(unsubscribe.conversation_ids));
+                if reference != 0 {
+                    let done = node_frame::Frame::Unsubscribed(wire::Unsubscribed {});
+                    out.push(Output::Frame(wire::NodeFrame { r#ref: reference, frame: Some(done) }));
+                }
+                Ok(())
+            }
             None => Err(Code::Malformed.problem("the frame is empty or of a kind that this node does not know")),
         };
         if let Err(problem) = result {
@@ -97,9 +117,9 @@ impl Session {
         None
     }
 
-    fn send(&mut self, reference: u64, request: wire::SendRequest, ephemeral: bool) -> Send {
+    fn send(&mut self, reference: u64, request: wire::SendRequest, ephemeral: bool) -> Task {
         self.in_flight += 1;
-        Send { reference, request, ephemeral }
+        Task::Send(Send { reference, request, ephemeral })
     }
 
     /// What became of a send. An acceptance is told if the client asked for it, a problem always.
@@ -186,6 +206,7 @@ impl Session {
     }
 }
 
-fn refusal(reference: u64, problem: wire::Problem) -> Output {
+/// The frame with this reference was refused.
+pub(super) fn refusal(reference: u64, problem: wire::Problem) -> Output {
     Output::Frame(wire::NodeFrame { r#ref: reference, frame: Some(node_frame::Frame::Problem(problem)) })
 }

@@ -8,7 +8,7 @@ use martlet_protocol::{
 };
 use martlet_storage::DeviceKey;
 
-use super::{Output, Rules, Send, Session};
+use super::{Output, Rules, Send, Session, Task};
 use crate::{streams::MailboxRange, subscribers::Whisper};
 
 const RULES: Rules = Rules { hold: Duration::from_millis(20), budget_bytes: 1 << 20, max_in_flight: 2 };
@@ -21,7 +21,7 @@ fn client(reference: u64, frame: client_frame::Frame) -> wire::ClientFrame {
     wire::ClientFrame { r#ref: reference, frame: Some(frame) }
 }
 
-fn send(session: &mut Session, reference: u64) -> (Option<Send>, Vec<Output>) {
+fn send(session: &mut Session, reference: u64) -> (Option<Task>, Vec<Output>) {
     let mut out = Vec::new();
     let send = session.frame(client(reference, client_frame::Frame::Send(wire::SendRequest::default())), &mut out);
     (send, out)
@@ -47,7 +47,7 @@ fn refusal(out: &[Output]) -> Option<(u64, Code)> {
 fn sends_are_handed_back_and_answered_by_ref() {
     let mut session = session();
     let (handed, out) = send(&mut session, 7);
-    assert_eq!(handed, Some(Send { reference: 7, request: wire::SendRequest::default(), ephemeral: false }));
+    assert_eq!(handed, Some(Task::Send(Send { reference: 7, request: wire::SendRequest::default(), ephemeral: false })));
     assert_eq!(out, []);
     let frame = Some(Frame::Accepted(wire::Accepted::default()));
     let expected = Output::Frame(wire::NodeFrame { r#ref: 7, frame });
@@ -116,7 +116,8 @@ fn ephemeral_sends_are_handed_back_as_such_and_count_as_unanswered() {
     for reference in [1, 2] {
         let frame = client(reference, client_frame::Frame::SendEphemeral(wire::SendRequest::default()));
         let handed = session.frame(frame, &mut out);
-        assert_eq!(handed, Some(Send { reference, request: wire::SendRequest::default(), ephemeral: true }));
+        let expected = Send { reference, request: wire::SendRequest::default(), ephemeral: true };
+        assert_eq!(handed, Some(Task::Send(expected)));
     }
     assert!(session.is_busy(&RULES));
     let accepted = Frame::AcceptedEphemeral(wire::AcceptedEphemeral { expires_at_ms: 5 });

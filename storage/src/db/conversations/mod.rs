@@ -11,7 +11,7 @@ use martlet_protocol::{
 };
 
 use super::{
-    AccountKey, Conn, ConversationKey, StorageError,
+    AccountKey, Conn, ConversationKey, KEYS_PER_QUERY, StorageError,
     conn::on,
     convert::{read_enum, read_id, read_u64, store_u64},
     locks,
@@ -205,6 +205,82 @@ pub fn by_id_for_member(
         .first(c)
         .optional())?;
     row.map(conversation_row).transpose()
+}
+
+/// A conversation as somebody who wants to read its log needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberOf {
+    /// Its public id.
+    pub conversation_id: ConversationId,
+    /// Its row.
+    pub conversation_key: ConversationKey,
+    /// Only a large one has a log.
+    pub kind: ConversationKind,
+}
+
+/// Those of the conversations that the account is a member of.
+///
+/// # Errors
+/// [`StorageError`] if a query fails.
+pub fn by_ids_for_member(
+    conn: &mut Conn,
+    conversation_ids: &[ConversationId],
+    account_key: AccountKey,
+) -> Result<Vec<MemberOf>, StorageError> {
+    let mut found = Vec::with_capacity(conversation_ids.len());
+    for ids in conversation_ids.chunks(KEYS_PER_QUERY) {
+        let ids = ids.iter().map(|id| id.as_bytes().as_slice());
+        let rows: Vec<(Vec<u8>, ConversationKey, i16)> = on!(conn, c => conversations::table
+            .inner_join(members::table)
+            .filter(conversations::conversation_id.eq_any(ids))
+            .filter(members::account_key.eq(account_key))
+            .select((conversations::conversation_id, conversations::conversation_key, conversations::kind))
+            .load(c))?;
+        for (id, conversation_key, kind) in rows {
+            let (conversation_id, kind) = (read_id(&id)?, read_enum(kind)?);
+            found.push(MemberOf { conversation_id, conversation_key, kind });
+        }
+    }
+    Ok(found)
+}
+
+/// A log that an account read once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLeft {
+    /// The conversation's row.
+    pub key: ConversationKey,
+    /// The account's row.
+    pub account_key: AccountKey,
+}
+
+/// None if the account is a member (again), or the conversation has no log.
+///
+/// # Errors
+/// [`StorageError`] if a query fails.
+pub fn log_left(
+    conn: &mut Conn,
+    conversation_id: &ConversationId,
+    account_id: &AccountId,
+) -> Result<Option<LogLeft>, StorageError> {
+    let key: Option<(ConversationKey, i16)> = on!(conn, c => conversations::table
+        .filter(conversations::conversation_id.eq(conversation_id.as_bytes().as_slice()))
+        .select((conversations::conversation_key, conversations::kind))
+        .first(c)
+        .optional())?;
+    let Some((key, kind)) = key else { return Ok(None) };
+    let is_large = read_enum::<ConversationKind>(kind)? == ConversationKind::Large;
+    let account: Option<AccountKey> = on!(conn, c => accounts::table
+        .filter(accounts::account_id.eq(account_id.as_bytes().as_slice()))
+        .select(accounts::account_key)
+        .first(c)
+        .optional())?;
+    let Some(account_key) = account.filter(|_| is_large) else { return Ok(None) };
+    let role: Option<i16> = on!(conn, c => members::table
+        .find((key, account_key))
+        .select(members::role)
+        .first(c)
+        .optional())?;
+    Ok(role.is_none().then_some(LogLeft { key, account_key }))
 }
 
 /// A page of the account's conversations by key, after the given one.

@@ -1,5 +1,6 @@
 //! Creating a conversation and moving its membership on.
 
+use bytes::Bytes;
 use diesel::{ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, RunQueryDsl as _};
 use martlet_protocol::{
     id::ConversationId,
@@ -9,12 +10,12 @@ use martlet_protocol::{
 
 use super::{AppendLink, AppendLinkError, CreateError, MemberChange, NewConversation, NewMember};
 use crate::db::{
-    AccountKey, Conn, ConversationKey, StorageError,
+    AccountKey, Conn, ConversationKey, KEYS_PER_QUERY, StorageError,
     conn::on,
     control,
     convert::{read_id, store_enum, store_u64},
     error::expect_rows,
-    schema::{conversations, log_heads, members, membership_links},
+    schema::{accounts, conversations, log_heads, members, membership_links},
 };
 
 /// Number of a conversation's first link.
@@ -114,9 +115,30 @@ pub fn append_link(conn: &mut Conn, append: &AppendLink<'_>) -> Result<(), Appen
     for change in append.changes {
         apply(conn, append.conversation_key, m, change)?;
     }
-    let event = Event::MembershipChanged(wire::MembershipChanged { conversation_id: conversation_id.to_wire() });
+    let event = Event::MembershipChanged(wire::MembershipChanged {
+        conversation_id: conversation_id.to_wire(),
+        removed_account_ids: removed(conn, append.changes)?,
+    });
     control::tell(conn, event, append.now_s)?;
     Ok(())
+}
+
+/// The public ids of those whom the changes take away.
+fn removed(conn: &mut Conn, changes: &[MemberChange]) -> Result<Vec<Bytes>, StorageError> {
+    let key = |change: &MemberChange| match change {
+        MemberChange::Remove(account_key) => Some(*account_key),
+        MemberChange::Add(_) | MemberChange::SetRole(..) => None,
+    };
+    let keys: Vec<AccountKey> = changes.iter().filter_map(key).collect();
+    let mut removed = Vec::with_capacity(keys.len());
+    for keys in keys.chunks(KEYS_PER_QUERY) {
+        let ids: Vec<Vec<u8>> = on!(conn, c => accounts::table
+            .filter(accounts::account_key.eq_any(keys))
+            .select(accounts::account_id)
+            .load(c))?;
+        removed.extend(ids.into_iter().map(Bytes::from));
+    }
+    Ok(removed)
 }
 
 /// Moves the head if it is the expected one; none if not.

@@ -86,7 +86,7 @@ impl Logs {
             send: index,
         });
         head.group_epoch += i64::from(log.group_epoch.is_some_and(|named| named.advances));
-        Ok(SendOutcome::Committed { seqs: vec![read_u64(head.head_seq)?], partial: Vec::new() })
+        Ok(SendOutcome::Appended { seq: read_u64(head.head_seq)?, group_epoch: current })
     }
 
     /// Writes what was placed.

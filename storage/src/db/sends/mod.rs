@@ -108,10 +108,17 @@ pub struct MailboxLimits {
 pub enum SendOutcome {
     /// Stored once the transaction commits.
     Committed {
-        /// The `seq` handed out, one per entry; of a log the one.
+        /// The `seq` handed out, one per entry.
         seqs: Vec<u64>,
         /// Indexes of the entries whose mailbox was full: a gap marker stands in their place.
         partial: Vec<usize>,
+    },
+    /// Stored in its conversation's log once the transaction commits.
+    Appended {
+        /// The `seq` handed out.
+        seq: u64,
+        /// The group's epoch that it belongs to.
+        group_epoch: u64,
     },
     /// Its id was committed before, or earlier in this batch.
     Repeat {
@@ -182,8 +189,12 @@ pub fn commit_sends(
             Some(log) => logs.place(index, send, log)?,
             None => placement.place(index, send),
         };
-        if let SendOutcome::Committed { seqs, partial } = &outcome {
-            let bytes = answer(index, seqs, partial);
+        let bytes = match &outcome {
+            SendOutcome::Committed { seqs, partial } => Some(answer(index, seqs, partial)),
+            SendOutcome::Appended { seq, .. } => Some(answer(index, &[*seq], &[])),
+            SendOutcome::Repeat { .. } | SendOutcome::Mismatch | SendOutcome::EpochConflict { .. } => None,
+        };
+        if let Some(bytes) = bytes {
             new_answers.push(index);
             answered.insert(send.request_key, Answered { request_mac: send.request_mac.to_vec(), answer: bytes });
         }
