@@ -5,7 +5,7 @@
 
 use std::{
     hash::Hash,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
     sync::{
         Arc,
@@ -20,7 +20,7 @@ use governor::{
     nanos::Nanos,
     state::{InMemoryState, NotKeyed, keyed::DashMapStateStore},
 };
-use martlet_protocol::id::DeviceId;
+use martlet_protocol::id::{AccountId, DeviceId, Hash as Digest};
 
 use crate::{clock::Clock, config};
 
@@ -44,12 +44,19 @@ pub struct Limits(Arc<Inner>);
 
 struct Inner {
     sends: Keyed<DeviceId>,
+    sends_of_account: Keyed<AccountId>,
     ephemerals: Keyed<DeviceId>,
     requests: Keyed<DeviceId>,
+    requests_of_account: Keyed<AccountId>,
+    requests_from: Keyed<Network>,
+    connections_of: Keyed<DeviceId>,
+    connections_from: Keyed<Network>,
     lookups: Keyed<DeviceId>,
     claims_by_claimer: Keyed<DeviceId>,
     claims_of_target: Keyed<DeviceId>,
     sign_ins: Keyed<Network>,
+    /// By the hash of what was given as the username.
+    sign_ins_to: Keyed<Digest>,
     registrations: Keyed<Network>,
     link_polls: Keyed<Network>,
     connections: Option<Limiter<NotKeyed, InMemoryState>>,
@@ -65,10 +72,19 @@ impl Limits {
             NonZeroU32::new(n).map(|n| Quota::per_second(n).allow_burst(NonZeroU32::new(burst).unwrap_or(n)))
         };
         let sends = second(rates.sends_per_device_per_second, rates.sends_burst);
+        let sends_of_account = second(rates.sends_per_account_per_second, rates.sends_per_account_burst);
+        let requests_from = second(rates.requests_per_address_per_second, rates.requests_per_address_burst);
+        let connections_from = second(rates.connections_per_address_per_second, rates.connections_per_address_burst);
         let ephemerals = second(rates.ephemeral_per_device_per_second, rates.ephemeral_burst);
         let connections = NonZeroU32::new(rates.connections_per_second).map(Quota::per_second);
         Self(Arc::new(Inner {
             sends: Keyed::new(sends, &clock),
+            sends_of_account: Keyed::new(sends_of_account, &clock),
+            requests_of_account: Keyed::new(minute(rates.requests_per_account_per_minute), &clock),
+            requests_from: Keyed::new(requests_from, &clock),
+            connections_of: Keyed::new(minute(rates.connections_per_device_per_minute), &clock),
+            connections_from: Keyed::new(connections_from, &clock),
+            sign_ins_to: Keyed::new(minute(rates.sign_ins_per_account_per_minute), &clock),
             ephemerals: Keyed::new(ephemerals, &clock),
             requests: Keyed::new(minute(rates.requests_per_device_per_minute), &clock),
             lookups: Keyed::new(minute(rates.lookups_per_device_per_minute), &clock),
@@ -82,12 +98,13 @@ impl Limits {
         }))
     }
 
-    /// One message sent by the device.
+    /// One message sent by a device of the account.
     ///
     /// # Errors
     /// When to come back, as for all of these.
-    pub fn send(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
-        self.0.sends.check(*device)
+    pub fn send(&self, account: &AccountId, device: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.sends.check(*device)?;
+        self.0.sends_of_account.check(*account)
     }
 
     /// One ephemeral message sent by the device.
@@ -98,12 +115,21 @@ impl Limits {
         self.0.ephemerals.check(*device)
     }
 
-    /// One request by the device that is no message, claim or look-up.
+    /// One request by a device of the account that is no message, claim or look-up.
     ///
     /// # Errors
     /// When to come back.
-    pub fn request(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
-        self.0.requests.check(*device)
+    pub fn request(&self, account: &AccountId, device: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.requests.check(*device)?;
+        self.0.requests_of_account.check(*account)
+    }
+
+    /// One request of any kind, whoever it is from.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn request_from(&self, address: IpAddr) -> Result<(), RetryAfterMs> {
+        self.0.requests_from.check(Network::of(address))
     }
 
     /// One look-up of another account by the device.
@@ -131,12 +157,13 @@ impl Limits {
         self.0.claims_of_target.check(*target)
     }
 
-    /// One attempt to sign in.
+    /// One attempt to sign in, to the account of this name, which need not exist.
     ///
     /// # Errors
     /// When to come back.
-    pub fn sign_in(&self, address: IpAddr) -> Result<(), RetryAfterMs> {
-        self.0.sign_ins.check(Network::of(address))
+    pub fn sign_in(&self, address: IpAddr, username: &str) -> Result<(), RetryAfterMs> {
+        self.0.sign_ins.check(Network::of(address))?;
+        self.0.sign_ins_to.check(Digest::of(username.to_lowercase().as_bytes()))
     }
 
     /// One account registered or link begun.
@@ -155,7 +182,7 @@ impl Limits {
         self.0.link_polls.check(Network::of(address))
     }
 
-    /// One connection accepted, from anywhere.
+    /// One socket, from anywhere.
     ///
     /// # Errors
     /// When to come back.
@@ -163,6 +190,30 @@ impl Limits {
         let Some(connections) = &self.0.connections else { return Ok(()) };
         connections.check().map_err(|early| retry_after_ms(&early, &self.0.clock))
     }
+
+    /// One socket from this address.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn connect_from(&self, address: IpAddr) -> Result<(), RetryAfterMs> {
+        self.0.connections_from.check(Network::of(address))
+    }
+
+    /// One socket of this device.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn connect_device(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.connections_of.check(*device)
+    }
+}
+
+/// The address that rates are counted by. The last entry of `X-Forwarded-For` is the one that our own proxy added; those before it are the
+/// client's words. `forwarded` is the header's last line, if the config says to believe it.
+#[must_use]
+pub fn address(socket: Option<IpAddr>, forwarded: Option<&str>) -> IpAddr {
+    let told = forwarded.and_then(|line| line.rsplit(',').next()?.trim().parse().ok());
+    told.or(socket).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
 /// Who counts as one address: a customer of IPv6 has a whole /64 to write from.
@@ -234,20 +285,49 @@ mod tests {
     #[test]
     fn a_burst_passes_and_the_wait_named_is_enough() {
         let (limits, clock) = limits(|rates| (rates.sends_per_device_per_second, rates.sends_burst) = (2, 3));
-        let device = DeviceId::new([1; 16]);
+        let (account, device) = (AccountId::new([1; 16]), DeviceId::new([1; 16]));
         for _ in 0..3 {
-            assert_eq!(limits.send(&device), Ok(()));
+            assert_eq!(limits.send(&account, &device), Ok(()));
         }
-        let wait = limits.send(&device).expect_err("the burst is spent");
-        assert_eq!(limits.send(&DeviceId::new([2; 16])), Ok(()), "another device is not held up");
+        let wait = limits.send(&account, &device).expect_err("the burst is spent");
+        assert_eq!(limits.send(&account, &DeviceId::new([2; 16])), Ok(()), "another device is not held up");
         clock.advance(Duration::from_millis(wait.into()));
-        assert_eq!(limits.send(&device), Ok(()));
+        assert_eq!(limits.send(&account, &device), Ok(()));
+    }
+
+    #[test]
+    fn more_devices_do_not_let_an_account_send_more() {
+        let (limits, _) = limits(|rates| (rates.sends_per_account_per_second, rates.sends_per_account_burst) = (1, 5));
+        let sent = |account: u8| {
+            let send = |device: u8| limits.send(&AccountId::new([account; 16]), &DeviceId::new([device; 16])).is_ok();
+            (0..10).filter(|device| send(*device)).count()
+        };
+        assert_eq!((sent(1), sent(2)), (5, 5), "each account has its own");
+    }
+
+    #[test]
+    fn guessing_from_many_addresses_is_counted_by_the_name() {
+        let (limits, _) = limits(|rates| rates.sign_ins_per_account_per_minute = 3);
+        let attempt = |last: u8, name: &str| limits.sign_in(IpAddr::from([192, 0, 2, last]), name).is_ok();
+        assert_eq!((0..10).filter(|last| attempt(*last, "Ada")).count(), 3);
+        assert!(!attempt(20, "ada"), "however it is written");
+        assert!(attempt(20, "bob"));
+    }
+
+    #[test]
+    fn only_the_proxys_own_entry_counts() {
+        let socket = Some(IpAddr::from([127, 0, 0, 1]));
+        assert_eq!(address(socket, Some("10.9.9.9, 192.0.2.7")), IpAddr::from([192, 0, 2, 7]));
+        assert_eq!(address(socket, Some("nonsense")), IpAddr::from([127, 0, 0, 1]));
+        assert_eq!(address(None, None), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     }
 
     #[test]
     fn zero_means_no_limit() {
-        let (limits, _) = limits(|rates| rates.sign_ins_per_address_per_minute = 0);
-        assert!((0..10_000).all(|_| limits.sign_in(IpAddr::from([127, 0, 0, 1])).is_ok()));
+        let (limits, _) = limits(|rates| {
+            (rates.sign_ins_per_address_per_minute, rates.sign_ins_per_account_per_minute) = (0, 0);
+        });
+        assert!((0..10_000).all(|_| limits.sign_in(IpAddr::from([127, 0, 0, 1]), "").is_ok()));
     }
 
     #[test]
@@ -266,9 +346,9 @@ mod tests {
     #[test]
     fn one_ipv6_network_is_one_address() {
         let (limits, _) = limits(|rates| rates.sign_ins_per_address_per_minute = 1);
-        assert!(limits.sign_in("2001:db8::1".parse().expect("an address")).is_ok());
-        assert!(limits.sign_in("2001:db8::ffff".parse().expect("an address")).is_err());
-        assert!(limits.sign_in("2001:db8:0:1::1".parse().expect("an address")).is_ok());
+        assert!(limits.sign_in("2001:db8::1".parse().expect("an address"), "ada").is_ok());
+        assert!(limits.sign_in("2001:db8::ffff".parse().expect("an address"), "ada").is_err());
+        assert!(limits.sign_in("2001:db8:0:1::1".parse().expect("an address"), "ada").is_ok());
     }
 
     #[test]

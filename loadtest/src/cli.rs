@@ -24,6 +24,14 @@ pub enum Command {
     Idle(IdleArgs),
     /// Throughput and latency: devices that send encrypted messages, and all who get them.
     Send(SendArgs),
+    /// One group, many readers: members of a large conversation that follow its log, and messages to it at given rates.
+    Fanout(FanoutArgs),
+    /// Bad networks: sockets that are cut again and again, and whether their clients get everything, and how soon.
+    Jitter(JitterArgs),
+    /// A node that is restarted under all its clients: how soon they are back and have caught up.
+    Storm(StormArgs),
+    /// Accounts, a group and encrypted messages for the k6 checks in loadtest/k6/, made on a running node.
+    Fixtures(FixturesArgs),
 }
 
 /// Which node.
@@ -118,6 +126,104 @@ pub struct SendArgs {
     pub node: NodeArgs,
 }
 
+/// Arguments of `fanout`.
+#[derive(Debug, Clone, Args)]
+pub struct FanoutArgs {
+    /// Members that read, each on a socket of its own. One more writes.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub members: u32,
+    /// Messages a second, one step after the other.
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "100", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rate: Vec<u32>,
+    /// How long to measure each rate.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
+    /// How long to send before that.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "2s")]
+    pub warm_up: Duration,
+    /// Length of a message's content in bytes. It is random, as ciphertext looks to the node.
+    #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub content_bytes: u32,
+    /// So many of the readers stop reading when the warm-up is over …
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub stop: u32,
+    /// … and go on after this time. They must have everything in the end.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "60s")]
+    pub stop_for: Duration,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `jitter`.
+#[derive(Debug, Clone, Args)]
+pub struct JitterArgs {
+    /// Clients that follow one group's log.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub clients: u32,
+    /// Messages to that group …
+    #[arg(long, value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
+    pub messages: u32,
+    /// … evenly over this time.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "60s")]
+    pub over: Duration,
+    /// A socket is cut after about this time (a third more or less) …
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "15s")]
+    pub every: Duration,
+    /// … and its client is away for about this time.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "2s")]
+    pub away: Duration,
+    /// Length of a message's content in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub content_bytes: u32,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `storm`.
+#[derive(Debug, Clone, Args)]
+pub struct StormArgs {
+    /// Clients that follow one group's log.
+    #[arg(long, value_name = "N", default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub clients: u32,
+    /// Messages to that group, from the moment the node is there again …
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub messages: u32,
+    /// … evenly over this time.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    pub over: Duration,
+    /// Length of a message's content in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub content_bytes: u32,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `fixtures`.
+#[derive(Debug, Clone, Args)]
+pub struct FixturesArgs {
+    /// The node's address (http://…). Its limits on registrations and sends must be off (`limits.*=0`), and the accounts stay in it.
+    #[arg(long, value_name = "URL")]
+    pub server: String,
+    /// Members that read the group's log. One more writes.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub members: u32,
+    /// Messages to prepare.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub messages: u32,
+    /// Length of a message's content in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub content_bytes: u32,
+    /// The store's epoch: 1 unless it was restored or failed over.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub epoch: u64,
+    /// The file to write. It holds tokens, so only its owner may read it.
+    #[arg(long, value_name = "FILE", default_value = "fixtures.json")]
+    pub out: PathBuf,
+}
+
 /// Reads `500ms`, `3s`, `2m`.
 fn time(text: &str) -> Result<Duration, String> {
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -156,6 +262,9 @@ mod tests {
     fn the_issue_s_own_lines_are_read() {
         let idle = Cli::parse_from(["martlet-load", "idle", "--connections", "5000,10000,19000"]);
         assert!(matches!(idle.command, Command::Idle(args) if args.connections == [5000, 10_000, 19_000]));
+        let fanout = ["martlet-load", "fanout", "--members", "10000", "--rate", "100", "--seconds", "30"];
+        let fanout = Cli::parse_from(fanout);
+        assert!(matches!(fanout.command, Command::Fanout(args) if (args.members, args.seconds) == (10_000, 30)));
         let cluster = Cli::parse_from(["martlet-load", "send", "--cluster", "3", "--stop-redis", "30s"]);
         assert!(matches!(cluster.command, Command::Send(args) if args.cluster == Some(3)));
         let send = Cli::parse_from(["martlet-load", "send", "--senders", "200", "--devices", "5", "--seconds", "20"]);

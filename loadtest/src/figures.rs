@@ -39,6 +39,14 @@ impl Times {
         self.0.saturating_record(micros);
     }
 
+    /// Adds all of another's.
+    ///
+    /// # Panics
+    /// Never: the bounds are the same.
+    pub fn add(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("the bounds are the same");
+    }
+
     /// What they come to.
     #[must_use]
     pub fn percentiles(&self) -> Percentiles {
@@ -48,6 +56,7 @@ impl Times {
             p50_ms: ms(self.0.value_at_quantile(0.50)),
             p95_ms: ms(self.0.value_at_quantile(0.95)),
             p99_ms: ms(self.0.value_at_quantile(0.99)),
+            p999_ms: ms(self.0.value_at_quantile(0.999)),
             max_ms: ms(self.0.max()),
         }
     }
@@ -70,6 +79,8 @@ pub struct Percentiles {
     pub p95_ms: f64,
     /// 99 of 100.
     pub p99_ms: f64,
+    /// 999 of 1000.
+    pub p999_ms: f64,
     /// The longest.
     pub max_ms: f64,
 }

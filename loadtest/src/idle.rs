@@ -243,7 +243,7 @@ struct Watch {
 }
 
 impl Handler for Watch {
-    fn live(&mut self, _: usize, hello: &wire::Hello) {
+    fn live(&mut self, _: usize, hello: &wire::Hello, _: &mut Connection) {
         self.ping_interval = Duration::from_millis(hello.ping_interval_ms.into());
     }
 

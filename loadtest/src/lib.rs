@@ -1,8 +1,8 @@
 //! The load generator: what a node costs at rest and what it carries under load, measured from outside.
 //!
 //! In reading order: [`cli`] (what is asked), [`node`] (a node to measure: found, built, started, read from `/proc`), [`people`]
-//! (accounts and devices, registered and linked as anybody would), [`socket`] (many sockets on one thread), then the two
-//! measurements [`idle`] and [`send`], and [`figures`] and [`progress`], which both use.
+//! (accounts and devices, registered and linked as anybody would), [`socket`] (many sockets on one thread), then the
+//! measurements [`idle`], [`send`], [`fanout`] and [`comeback`], [`fixtures`] (for the k6 checks), and [`figures`] and [`progress`], which all use.
 //!
 //! It shares two cores with the node in most uses, so it is built to cost little: one thread, one read for many frames, frames
 //! encoded before the clock starts. It does not use the node's own crates (but for the schema and the suite that clients use, too), so
@@ -10,7 +10,11 @@
 
 pub mod ambient;
 pub mod cli;
+pub mod comeback;
+pub mod fanout;
 pub mod figures;
+pub mod fixtures;
+mod group;
 pub mod idle;
 pub mod node;
 pub mod people;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use martlet_loadtest::{
     cli::{Cli, Command},
-    idle, send,
+    comeback, fanout, fixtures, idle, send,
 };
 use serde::Serialize;
 
@@ -30,6 +30,25 @@ fn run(cli: &Cli) -> Result<bool> {
     match &cli.command {
         Command::Idle(args) => {
             let result = idle::run(args)?;
+            print!("{}", result.text());
+            write_json(args.node.json.as_ref(), &result)?;
+            Ok(result.is_clean())
+        }
+        Command::Fanout(args) => {
+            let result = fanout::run(args)?;
+            print!("{}", result.text());
+            write_json(args.node.json.as_ref(), &result)?;
+            Ok(result.is_clean())
+        }
+        Command::Fixtures(args) => fixtures::run(args).map(|()| true),
+        Command::Jitter(args) => {
+            let result = comeback::jitter(args)?;
+            print!("{}", result.text());
+            write_json(args.node.json.as_ref(), &result)?;
+            Ok(result.is_clean())
+        }
+        Command::Storm(args) => {
+            let result = comeback::storm(args)?;
             print!("{}", result.text());
             write_json(args.node.json.as_ref(), &result)?;
             Ok(result.is_clean())

@@ -9,7 +9,7 @@ use martlet_client::{
 use martlet_protocol::{
     chain::{
         devices::{DeviceChain, sign_list},
-        members::MembershipLink,
+        members::{MAX_CHANGES_PER_LINK, Member, MembershipChain, MembershipChange, MembershipLink, Signer},
     },
     crypto::{DhSecret, KNOWN_SUITES, VerifiedPrekey},
     id::{AccountId, Blob, ConversationId, DeviceId, Hash},
@@ -67,6 +67,52 @@ pub fn run_name() -> String {
 pub async fn register_bare(api: &Api, username: &str, rng: &mut StdRng) -> Result<String> {
     let account = new_account(username, 0, rng)?;
     Ok(api.register(&account.request).await?.token)
+}
+
+/// An account of one device that is a member of large conversations and nothing else.
+pub struct Bare {
+    /// As membership links name it.
+    pub member: Member,
+    /// Its device's token.
+    pub token: String,
+}
+
+/// Registers one, without one-time prekeys.
+///
+/// # Errors
+/// When the node refuses.
+pub async fn register_member(api: &Api, username: &str, rng: &mut StdRng) -> Result<Bare> {
+    let account = new_account(username, 0, rng)?;
+    let token = api.register(&account.request).await?.token;
+    let (account_id, fingerprint) = (*account.chain.account_id(), account.chain.fingerprint());
+    Ok(Bare { member: Member { account_id, fingerprint, role: rest::Role::Member }, token })
+}
+
+/// Creates a large conversation of its owner and all the others, as many links as that takes.
+///
+/// # Errors
+/// When the node refuses.
+pub async fn large_conversation(api: &Api, owner: &Person, others: &[Bare], rng: &mut StdRng) -> Result<ConversationId> {
+    let device = &owner.devices[0];
+    let api = api.with_token(&device.token);
+    let signer = || device.keys.signer(&owner.chain.head());
+    let mut nonce = [0; 32];
+    rng.fill_bytes(&mut nonce);
+    // The owner is one of the first link's.
+    let (first, rest) = others.split_at(others.len().min(MAX_CHANGES_PER_LINK - 1));
+    let members = first.iter().map(|bare| bare.member);
+    let link = MembershipLink::create_large(nonce, signer(), owner.chain.fingerprint(), members, ambient::unix_ms());
+    let creation = link.sign(&device.keys.signing);
+    let resolve = |of: &Signer| owner.chain.signer_key(of);
+    let mut chain = MembershipChain::create(&creation, resolve)?;
+    let id = api.create_conversation(&rest::CreateConversation { creation, title: None }).await?.conversation_id;
+    for members in rest.chunks(MAX_CHANGES_PER_LINK) {
+        let changes = members.iter().map(|bare| MembershipChange::Add(bare.member)).collect();
+        let link = chain.change(signer(), changes, ambient::unix_ms()).sign(&device.keys.signing);
+        chain = chain.extend(&link, resolve)?;
+        api.change_membership(id, &rest::ChangeMembership { link }).await?;
+    }
+    Ok(id)
 }
 
 /// Registers an account with one device, and links further ones through it.

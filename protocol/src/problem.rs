@@ -180,7 +180,7 @@ pub mod close {
     pub const TIMED_OUT: u16 = 4408;
     /// The device opened a newer socket, here or on another node.
     pub const REPLACED: u16 = 4409;
-    /// Reserved for floods on a socket; a send over the rate is answered with `rate_limited`.
+    /// More frames than a socket may send; come back with patience. A send over its own rate is answered with `rate_limited` instead.
     pub const RATE_LIMITED: u16 = 4429;
 }
 

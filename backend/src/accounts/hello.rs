@@ -4,13 +4,19 @@ use martlet_protocol::{
     rest::{ListHead, PrekeyState},
     wire,
 };
-use martlet_storage::{accounts, prekeys};
+use martlet_storage::{
+    accounts,
+    mailbox::{self, MailboxState},
+    prekeys,
+};
 
 use super::{AccountError, Accounts, DeviceIdentity};
 
-/// The account's part of a hello frame.
+/// What a hello frame says that is in the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HelloFacts {
+    /// Where the device's mailbox stands.
+    pub mailbox: MailboxState,
     /// What is left of the device's prekeys.
     pub stock: wire::PrekeyStock,
     /// The account's newest list.
@@ -20,25 +26,27 @@ pub struct HelloFacts {
 }
 
 impl Accounts {
-    /// Reads what the device's hello says. Read anew for each hello, so that it is never older than the socket.
+    /// Reads what the device's hello says, in one read: there are as many of these as sockets that come. Read anew for each hello, so that it is
+    /// never older than the socket.
     ///
     /// # Errors
-    /// [`AccountError::Unauthenticated`] if the account or device is gone.
+    /// [`AccountError::Unauthenticated`] if the account, the device or its mailbox is gone.
     pub async fn hello_facts(&self, identity: &DeviceIdentity) -> Result<HelloFacts, AccountError> {
         let inner = &*self.0;
         let now_ms = inner.clock.now_ms();
         let identity = *identity;
-        let (account, stock) = inner
+        let (mailbox, account, stock) = inner
             .db
             .read(move |conn| {
-                let account = accounts::by_id(conn, &identity.account_id)?;
-                Ok::<_, AccountError>((account, prekeys::stock(conn, identity.device_key, now_ms)?))
+                let mailbox = mailbox::state(conn, identity.device_key)?.ok_or(AccountError::Unauthenticated)?;
+                let account = accounts::by_id(conn, &identity.account_id)?.ok_or(AccountError::Unauthenticated)?;
+                Ok::<_, AccountError>((mailbox, account, prekeys::stock(conn, identity.device_key, now_ms)?))
             })
             .await?;
-        let account = account.ok_or(AccountError::Unauthenticated)?;
         let state = inner.prekey_state(&stock);
         let head = ListHead { account_id: account.account_id, n: account.list_n, hash: account.list_hash };
-        Ok(HelloFacts { notices: notices(&state, now_ms), stock: to_wire(&state), list_head: (&head).into() })
+        let notices = notices(&state, now_ms);
+        Ok(HelloFacts { mailbox, notices, stock: to_wire(&state), list_head: (&head).into() })
     }
 }
 

@@ -26,6 +26,10 @@ pub fn refused(config: &Config) -> Vec<ConfigError> {
         pings(config),
         send_burst(config),
         ephemeral_burst(config),
+        account_send_burst(config),
+        frame_burst(config),
+        request_burst(config),
+        connection_burst(config),
         claims(config),
         reconnects(config),
         several_servers(config),
@@ -127,11 +131,35 @@ fn ephemeral_burst(config: &Config) -> Option<ConfigError> {
     burst(limits.ephemeral_per_device_per_second, limits.ephemeral_burst, keys)
 }
 
+fn account_send_burst(config: &Config) -> Option<ConfigError> {
+    let limits = &config.limits;
+    let keys = ["limits.sends_per_account_per_second", "limits.sends_per_account_burst"];
+    burst(limits.sends_per_account_per_second, limits.sends_per_account_burst, keys)
+}
+
+fn frame_burst(config: &Config) -> Option<ConfigError> {
+    let limits = &config.limits;
+    let keys = ["limits.frames_per_socket_per_second", "limits.frames_burst"];
+    burst(limits.frames_per_socket_per_second, limits.frames_burst, keys)
+}
+
+fn request_burst(config: &Config) -> Option<ConfigError> {
+    let limits = &config.limits;
+    let keys = ["limits.requests_per_address_per_second", "limits.requests_per_address_burst"];
+    burst(limits.requests_per_address_per_second, limits.requests_per_address_burst, keys)
+}
+
+fn connection_burst(config: &Config) -> Option<ConfigError> {
+    let limits = &config.limits;
+    let keys = ["limits.connections_per_address_per_second", "limits.connections_per_address_burst"];
+    burst(limits.connections_per_address_per_second, limits.connections_per_address_burst, keys)
+}
+
 fn burst(rate: u32, burst: u32, keys: [&str; 2]) -> Option<ConfigError> {
     if rate == 0 || burst >= rate {
         return None;
     }
-    let why = format!("{rate} sends a second need a burst of at least as many, not {burst}; raise the second");
+    let why = format!("{rate} a second need a burst of at least as many, not {burst}; raise the second");
     refuse(keys, why)
 }
 
@@ -220,6 +248,10 @@ mod tests {
         one("relay.reconnect_min and ", |c| c.relay.reconnect_min = secs(6));
         one("relay.redis_url and ", |c| c.relay.redis_url = Some(SecretUrl::new("redis://a,redis://b")));
         one("limits.ephemeral_per_device_per_second and ", |c| c.limits.ephemeral_burst = 1);
+        one("limits.sends_per_account_per_second and ", |c| c.limits.sends_per_account_burst = 1);
+        one("limits.frames_per_socket_per_second and ", |c| c.limits.frames_burst = 1);
+        one("limits.requests_per_address_per_second and ", |c| c.limits.requests_per_address_burst = 1);
+        one("limits.connections_per_address_per_second and ", |c| c.limits.connections_per_address_burst = 1);
         one("limits.claims_per_claimer_per_minute and conversations.max_members_group: ", |c| {
             c.limits.claims_per_claimer_per_minute = 255;
         });

@@ -17,7 +17,7 @@ use actix_web::{
 use martlet_protocol::{id::to_base64, problem::Code};
 use rand::Rng as _;
 
-use super::{ApiError, max_message_body_bytes, unread::Unread};
+use super::{ApiError, extract, max_message_body_bytes, unread::Unread};
 use crate::services::Services;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -46,7 +46,11 @@ pub(super) async fn edge<B: MessageBody + 'static>(
     let unread = services.map(|services| Unread::of(&mut request, max_message_body_bytes(&services.config)));
     let began = clock.as_ref().map(crate::clock::Clock::elapsed);
     request.extensions_mut().insert(id.clone());
-    let outcome = next.call(request).await;
+    let outcome = match within_rate(&request) {
+        Ok(()) => next.call(request).await,
+        // Nothing of it was looked at, and its body is not read either.
+        Err(error) => return Ok(refused(request, &error, &id)),
+    };
     if let Some(unread) = unread {
         unread.discard().await;
     }
@@ -63,6 +67,20 @@ pub(super) async fn edge<B: MessageBody + 'static>(
     let took = clock.zip(began).map(|(clock, began)| clock.elapsed().saturating_sub(began));
     log_access(response.request(), response.response(), &id, took.unwrap_or_default());
     Ok(response)
+}
+
+/// Counts every request by its address, before anything is done for it; but not those that ask whether the node is well, which cost no
+/// more than a refusal.
+fn within_rate(request: &ServiceRequest) -> Result<(), ApiError> {
+    let Some(services) = request.app_data::<Data<Services>>() else { return Ok(()) };
+    if matches!(request.path(), "/health" | "/ready") {
+        return Ok(());
+    }
+    services.limits.request_from(extract::peer(request.request(), services)).map_err(ApiError::rate_limited)
+}
+
+fn refused(request: ServiceRequest, error: &ApiError, id: &RequestId) -> ServiceResponse<BoxBody> {
+    with_headers(request.into_response(error.response(&id.0)), id)
 }
 
 /// Answers of handlers pass as they are, refusals are written again with the request's id.

@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, Ready, ready},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     pin::Pin,
 };
 
@@ -11,7 +11,7 @@ use martlet_protocol::problem::Code;
 use zeroize::Zeroizing;
 
 use super::ApiError;
-use crate::{accounts::DeviceIdentity, services::Services};
+use crate::{accounts::DeviceIdentity, limits, services::Services};
 
 /// The device that a valid token speaks for.
 pub(super) struct Caller {
@@ -23,7 +23,7 @@ pub(super) struct Caller {
 impl Caller {
     /// Counts one request that is no message, claim or look-up.
     pub(super) fn asks(&self, services: &Services) -> Result<(), ApiError> {
-        services.limits.request(&self.identity.device_id).map_err(ApiError::rate_limited)
+        services.limits.request(&self.identity.account_id, &self.identity.device_id).map_err(ApiError::rate_limited)
     }
 
     /// Counts one look at somebody else.
@@ -63,18 +63,18 @@ impl FromRequest for Peer {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(services(request).map(|services| {
-            let socket = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
-            let forwarded = services.config.limits.trust_forwarded_for.then(|| forwarded_for(request)).flatten();
-            Self(forwarded.unwrap_or(socket))
-        }))
+        ready(services(request).map(|services| Self(peer(request, &services))))
     }
 }
 
-/// The last entry is the one that our own proxy added; those before it are the client's words.
-fn forwarded_for(request: &HttpRequest) -> Option<IpAddr> {
-    let last = request.headers().get_all("x-forwarded-for").next_back()?.to_str().ok()?;
-    last.rsplit(',').next()?.trim().parse().ok()
+/// The address that a request comes from.
+pub(super) fn peer(request: &HttpRequest, services: &Services) -> IpAddr {
+    let believed = services.config.limits.trust_forwarded_for;
+    let forwarded = believed.then(|| request.headers().get_all("x-forwarded-for").next_back()).flatten();
+    limits::address(
+        request.peer_addr().map(|address| address.ip()),
+        forwarded.and_then(|line| line.to_str().ok()),
+    )
 }
 
 fn services(request: &HttpRequest) -> Result<Data<Services>, ApiError> {
@@ -95,14 +95,5 @@ mod tests {
         assert_eq!(token("bearer mt_x").as_deref(), Some("mt_x"));
         assert_eq!(token("Basic mt_x"), None);
         assert_eq!(token("mt_x"), None);
-    }
-
-    #[test]
-    fn only_the_proxys_own_entry_counts() {
-        let request =
-            TestRequest::default().insert_header(("x-forwarded-for", "10.9.9.9, 192.0.2.7")).to_http_request();
-        assert_eq!(forwarded_for(&request), Some(IpAddr::from([192, 0, 2, 7])));
-        let request = TestRequest::default().insert_header(("x-forwarded-for", "nonsense")).to_http_request();
-        assert_eq!(forwarded_for(&request), None);
     }
 }

@@ -25,7 +25,7 @@ pub(super) async fn sign_in(
     peer: Peer,
     request: Json<SignInRequest>,
 ) -> Result<HttpResponse, ApiError> {
-    services.limits.sign_in(peer.0).map_err(ApiError::rate_limited)?;
+    services.limits.sign_in(peer.0, &request.username).map_err(ApiError::rate_limited)?;
     let session = services.accounts.sign_in(request.into_inner()).await?;
     Ok(HttpResponse::Created().json(session))
 }

@@ -196,7 +196,7 @@ impl Inner {
         request: wire::SendRequest,
         key: &RequestKey,
     ) -> Result<seal::Prepared, SendError> {
-        self.limits.send(&sender.device_id).map_err(SendError::RateLimited)?;
+        self.limits.send(&sender.account_id, &sender.device_id).map_err(SendError::RateLimited)?;
         let request = Request::parse(request, &self.config)?;
         let now_ms = self.clock.now_ms();
         if let Some(log) = self.directory.log(&sender, &request.conversation_id, now_ms).await? {

@@ -1,4 +1,4 @@
-//! Reading mailboxes from the store: ranges for sockets that catch up, states for hellos, heads for the comparison. All of it bounded:
+//! Reading mailboxes from the store: ranges for sockets that catch up, heads for the comparison. All of it bounded:
 //! a hundred thousand devices that come back at once queue here, each for a range of limited size, instead of in the store's pool.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
 use martlet_protocol::wire;
 use martlet_storage::{
     Conn, Db, DeviceKey, StorageError,
-    mailbox::{self, BackQuery, Item, MailboxState, Range, RangeQuery},
+    mailbox::{self, BackQuery, Item, Range, RangeQuery},
 };
 use tokio::sync::Semaphore;
 
@@ -74,7 +74,7 @@ pub(super) struct Mailboxes {
     clock: Clock,
     /// For ranges, which may wait for a replica.
     ranges: Semaphore,
-    /// For states and heads, which the primary answers in no time and which bounds depend on.
+    /// For heads, which the primary answers in no time and which bounds depend on.
     looks: Semaphore,
 }
 
@@ -89,11 +89,6 @@ impl Mailboxes {
             ranges: Semaphore::new(permits),
             looks: Semaphore::new(permits),
         }
-    }
-
-    pub(super) async fn state(&self, device_key: DeviceKey) -> Result<Option<MailboxState>, StorageError> {
-        let _permit = self.looks.acquire().await.map_err(|_| StorageError::Busy)?;
-        self.db.read(move |conn| mailbox::state(conn, device_key)).await
     }
 
     /// State and range of one snapshot; `None` if the device has no mailbox (any more). A replica is asked first, where there is one;

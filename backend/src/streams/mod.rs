@@ -24,7 +24,7 @@ use std::{
 use martlet_protocol::{id::ConversationId, wire};
 use martlet_storage::{
     ConversationKey, Db, DeviceKey, StorageError,
-    mailbox::{Ack, MailboxState},
+    mailbox::Ack,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::{
@@ -235,14 +235,6 @@ impl Streams {
     /// The device has safely stored everything up to `seq`. Written within `mailbox.ack_flush_interval`.
     pub fn acked(&self, ack: Ack) {
         self.0.acks.add(ack);
-    }
-
-    /// Where the device's mailbox stands; `None` if it has none (any more).
-    ///
-    /// # Errors
-    /// [`StorageError`] if the store can't be read.
-    pub async fn mailbox_state(&self, device_key: DeviceKey) -> Result<Option<MailboxState>, StorageError> {
-        self.0.mailboxes.state(device_key).await
     }
 
     /// A part of the device's mailbox; `None` if it has none (any more).

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::{
     incoming::Partial,
     outbox::{Outbox, Progress},
-    session::{Rules, Session},
+    session::{Frames, Rules, Session},
     subprotocol::SubProtocol,
 };
 use crate::{accounts::DeviceIdentity, subscribers::SubscriberId};
@@ -40,6 +40,8 @@ pub(super) struct State {
     reader: Option<Waker>,
     /// Logs that it reads, by their place on the worker. As long as it must be: most read few, and some thousands.
     pub(super) logs: Box<[u32]>,
+    /// How often frames come.
+    pub(super) frames: Frames,
     /// A sign of life came since the last ping.
     pub(super) alive: bool,
     /// A close frame was written or the socket shut: nothing else is any more.

@@ -110,6 +110,9 @@ impl Worker {
         let max_bytes = self.services.config.socket.max_frame_bytes;
         while let Some(incoming) = incoming::next(bytes, partial, connection.subprotocol, max_bytes)? {
             let closing = connection.state.borrow().closing;
+            if !closing && !connection.state.borrow_mut().frames.count(self.rules.frames, self.now()) {
+                return Err(Violation(close::RATE_LIMITED));
+            }
             match incoming {
                 // Both sides have said it.
                 Incoming::Close(_) if closing => return Err(Violation(close::GOING_AWAY)),

@@ -1,7 +1,7 @@
 //! From an HTTP request with an `Upgrade` header to a socket. All such requests of the public listener come here, whatever their path, so
 //! what is wrong with one is answered here too, by hand: the same problem details as everywhere, and then the connection ends.
 
-use std::{future::Future, io, rc::Rc, time::Duration};
+use std::{future::Future, io, net::IpAddr, rc::Rc, time::Duration};
 
 use actix_http::{Method, RequestHead, Uri, header, ws};
 use martlet_protocol::problem::Code;
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     accounts::{AccountError, DeviceIdentity},
-    clock,
+    clock, limits,
 };
 
 /// Where devices connect.
@@ -34,6 +34,8 @@ struct Asked {
     proof: Proof,
     /// `Sec-WebSocket-Accept`.
     accept: [u8; 28],
+    /// The last line of `X-Forwarded-For`, to be believed only if the config says so.
+    forwarded: Option<String>,
 }
 
 /// By what the device shows who it is.
@@ -64,7 +66,9 @@ impl Asked {
             _ => Refusal::new(Code::Malformed, "this is not a WebSocket handshake (RFC 6455, section 4.1)"),
         })?;
         let key = head.headers.get(header::SEC_WEBSOCKET_KEY).map_or(&[][..], |key| key.as_bytes());
-        Ok(Self { subprotocol: subprotocol(head)?, proof: proof(head)?, accept: ws::hash_key(key) })
+        let forwarded = head.headers.get_all("x-forwarded-for").next_back();
+        let forwarded = forwarded.and_then(|line| line.to_str().ok()).map(str::to_owned);
+        Ok(Self { subprotocol: subprotocol(head)?, proof: proof(head)?, accept: ws::hash_key(key), forwarded })
     }
 }
 
@@ -105,7 +109,7 @@ pub(super) fn upgrade(worker: Rc<Worker>, (request, framed): Upgrade) -> impl Fu
     drop((request, parts.write_buf));
     async move {
         let admitted = match asked {
-            Ok(asked) => admit(&worker, asked).await,
+            Ok(asked) => admit(&worker, asked, parts.io.peer_addr().ok().map(|address| address.ip())).await,
             Err(refusal) => Err(refusal),
         };
         match admitted {
@@ -120,12 +124,17 @@ pub(super) fn upgrade(worker: Rc<Worker>, (request, framed): Upgrade) -> impl Fu
                 worker.admit(|id| Connection { stream, id, identity, subprotocol, state: state.into() });
                 Ok(())
             }
-            Err(refusal) => refuse(parts.io, &refusal).await,
+            Err(refusal) => refuse(&worker, parts.io, &refusal).await,
         }
     }
 }
 
-async fn admit(worker: &Worker, asked: Asked) -> Result<(Asked, DeviceIdentity), Refusal> {
+/// Cheapest first: who is refused for the node's or an address's sake costs neither the database nor a hash.
+async fn admit(
+    worker: &Worker,
+    asked: Asked,
+    socket: Option<IpAddr>,
+) -> Result<(Asked, DeviceIdentity), Refusal> {
     let services = &worker.services;
     if worker.sockets.draining() {
         let detail = "the node is shutting down";
@@ -136,16 +145,20 @@ async fn admit(worker: &Worker, asked: Asked) -> Result<(Asked, DeviceIdentity),
     if worker.sockets.open() >= services.config.server.max_connections {
         return Err(Refusal::later(Code::Busy, "the node has as many sockets as it may have", FULL_RETRY_MS));
     }
-    services
-        .limits
-        .connect()
-        .map_err(|wait| Refusal::later(Code::RateLimited, "too many connections at once", wait))?;
+    let limits = &services.limits;
+    limits.connect().map_err(|wait| Refusal::later(Code::Busy, "too many new sockets at once", wait))?;
+    let forwarded = asked.forwarded.as_deref().filter(|_| services.config.limits.trust_forwarded_for);
+    let too_many = |wait| Refusal::later(Code::RateLimited, "too many new sockets from here", wait);
+    limits.connect_from(limits::address(socket, forwarded)).map_err(too_many)?;
     let _turn = worker.arrivals.acquire().await;
     let identity = match &asked.proof {
         Proof::Token(token) => services.accounts.authenticate(token).await,
         Proof::Ticket(ticket) => services.accounts.redeem_ticket(ticket).await,
     };
-    identity.map(|identity| (asked, identity)).map_err(|error| unauthenticated(&error))
+    let identity = identity.map_err(|error| unauthenticated(&error))?;
+    let too_many = |wait| Refusal::later(Code::RateLimited, "too many new sockets of this device", wait);
+    limits.connect_device(&identity.device_id).map_err(too_many)?;
+    Ok((asked, identity))
 }
 
 fn unauthenticated(error: &AccountError) -> Refusal {
@@ -169,9 +182,14 @@ fn switching(asked: &Asked) -> Vec<u8> {
     .into_bytes()
 }
 
-async fn refuse(stream: TcpStream, refusal: &Refusal) -> Result<(), io::Error> {
+async fn refuse(worker: &Worker, stream: TcpStream, refusal: &Refusal) -> Result<(), io::Error> {
+    let response = refusal.response(&mut clock::rng());
+    let Ok(_place) = worker.refusals.try_acquire() else {
+        // Under a flood what counts is that it costs little; an answer of this size fits into any socket that nothing was written to.
+        return stream.try_write(&response).map(drop);
+    };
     let linger = async {
-        write_all(&stream, &refusal.response(&mut clock::rng())).await?;
+        write_all(&stream, &response).await?;
         rustix::net::shutdown(&stream, rustix::net::Shutdown::Write)?;
         // A connection that ends with unread bytes is reset, and its client might not read the answer.
         let mut rest = [0; 512];

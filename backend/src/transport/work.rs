@@ -57,7 +57,7 @@ impl Worker {
                 return;
             }
             match self.hello(connection).await {
-                Ok(Some(hello)) => {
+                Ok(hello) => {
                     let mut state = connection.state.borrow_mut();
                     if std::mem::replace(&mut state.hello, Hello::Underway) == Hello::Outdated {
                         continue;
@@ -73,7 +73,8 @@ impl Worker {
                     drop(state);
                     return self.flush(connection);
                 }
-                Ok(None) | Err(AccountError::Unauthenticated) => {
+                // The device, or its mailbox, is gone.
+                Err(AccountError::Unauthenticated) => {
                     return self.close(connection, Some(close::DEVICE_ENDED));
                 }
                 Err(error) => {
@@ -84,21 +85,19 @@ impl Worker {
         }
     }
 
-    /// `None` if the device has no mailbox (any more).
-    async fn hello(&self, connection: &Connection) -> Result<Option<wire::Hello>, AccountError> {
+    async fn hello(&self, connection: &Connection) -> Result<wire::Hello, AccountError> {
         let (services, identity) = (&self.services, &connection.identity);
         let _turn = self.arrivals.acquire().await.map_err(|_| StorageError::Busy)?;
-        let Some(mailbox) = services.streams.mailbox_state(identity.device_key).await? else { return Ok(None) };
         let facts = services.accounts.hello_facts(identity).await?;
         let (socket, messages) = (&services.config.socket, &services.config.messages);
         let small = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        Ok(Some(wire::Hello {
+        Ok(wire::Hello {
             account_id: identity.account_id.to_wire(),
             device_id: identity.device_id.to_wire(),
             mailbox: Some(wire::MailboxState {
-                epoch: mailbox.epoch,
-                head_seq: mailbox.head_seq,
-                acked_seq: mailbox.acked_seq,
+                epoch: facts.mailbox.epoch,
+                head_seq: facts.mailbox.head_seq,
+                acked_seq: facts.mailbox.acked_seq,
             }),
             prekeys: Some(facts.stock),
             list_head: Some(facts.list_head),
@@ -112,7 +111,7 @@ impl Worker {
                 max_ephemeral_lifetime_s: u32::try_from(messages.ephemeral_lifetime.as_secs()).unwrap_or(u32::MAX),
             }),
             node_id: services.health.node_id().to_owned(),
-        }))
+        })
     }
 
     /// Reads a range for the session, trying until the store answers or the client goes.

@@ -29,7 +29,7 @@ use super::{
     connection::Connection,
     logs::{Broadcast, Readers},
     outbox::Progress,
-    session::{Output, Rules},
+    session::{FrameRate, Output, Rules},
     slots::Slots,
     wheel::{Wheel, spread},
 };
@@ -43,6 +43,9 @@ use crate::{
 const CLOSE_LINGER: Duration = Duration::from_secs(5);
 /// Authentications and hellos of one worker that read the store at once.
 const ARRIVALS_AT_ONCE: usize = 8;
+
+/// Clients of one worker that are given time to read why they are refused.
+const REFUSALS_AT_ONCE: usize = 256;
 
 /// What falls due for a connection.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +75,8 @@ pub(super) struct Worker {
     pub(super) compare_these: Notify,
     /// For those who have just come and need the store: many at once wait here, not in front of everybody else's reads.
     pub(super) arrivals: Semaphore,
+    /// For clients that are given time to read why they are refused.
+    pub(super) refusals: Semaphore,
     /// Who reads which logs.
     pub(super) readers: RefCell<Readers>,
     /// What is being handed out to them.
@@ -92,11 +97,12 @@ impl Worker {
     /// Joins the node's workers and starts this thread's loops; `None` if there are too many workers.
     pub(super) fn start(services: Arc<Services>, sockets: Arc<Sockets>) -> Option<Rc<Self>> {
         let (number, inbox) = services.streams.subscribers().join()?;
-        let socket = &services.config.socket;
+        let (socket, limits) = (&services.config.socket, &services.config.limits);
         let rules = Rules {
             hold: socket.hold_out_of_order,
             budget_bytes: socket.outbound_budget_bytes,
             max_in_flight: u32::try_from(socket.max_in_flight_sends).unwrap_or(u32::MAX),
+            frames: FrameRate::new(limits.frames_per_socket_per_second, limits.frames_burst),
         };
         let longest = socket.ping_interval.max(socket.pong_timeout).max(CLOSE_LINGER);
         let worker = Rc::new(Self {
@@ -114,6 +120,7 @@ impl Worker {
             to_compare: RefCell::default(),
             compare_these: Notify::new(),
             arrivals: Semaphore::new(ARRIVALS_AT_ONCE),
+            refusals: Semaphore::new(REFUSALS_AT_ONCE),
             may_push: Cell::new(false),
             gated: RefCell::default(),
             // Workers begin at different places, so that together they spread as evenly as one would.
@@ -142,13 +149,14 @@ impl Worker {
         let mut ticks = time::interval(self.wheel.borrow().tick());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let hands_out = self.hands_out() && self.gate_is_open();
+            let hand_out_in = self.hands_out_in();
             let turn = tokio::select! {
                 biased;
                 _ = ticks.tick() => true,
                 () = self.inbox.filled() => false,
                 () = self.more_to_hand_out.notified() => false,
-                () = ready(()), if hands_out => false,
+                () = ready(()), if hand_out_in == Some(Duration::ZERO) => false,
+                () = time::sleep(hand_out_in.unwrap_or_default()), if hand_out_in.is_some() => false,
             };
             self.pass(turn);
             self.hand_out();

@@ -103,6 +103,54 @@ async fn sign_ins_per_address_are_limited() {
 }
 
 #[tokio::test]
+async fn sign_ins_are_limited_by_the_account_whoever_tries() {
+    let node = TestNode::start_with(|config| {
+        config.limits.sign_ins_per_account_per_minute = 2;
+        config.limits.trust_forwarded_for = true;
+    })
+    .await;
+    let ada = TestDevice::register(&node, "ada").await;
+    let wrong = SignInRequest { password: "wrong horse battery".to_owned(), ..sign_in(&node, &ada) };
+    let from = |address: &str, request: &SignInRequest| {
+        let request = node.request(reqwest::Method::POST, "/v1/sessions", "").json(request);
+        Answer::of(request.header("x-forwarded-for", address))
+    };
+    for address in ["192.0.2.1", "192.0.2.2"] {
+        from(address, &wrong).await.refused(Code::WrongCredentials);
+    }
+    let before = node.password_verifications();
+    from("192.0.2.3", &wrong).await.refused(Code::RateLimited);
+    assert_eq!(node.password_verifications(), before, "a refusal costs no password hash");
+    let nobody = SignInRequest { username: "nobody".to_owned(), ..wrong };
+    from("192.0.2.3", &nobody).await.refused(Code::WrongCredentials);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn every_request_of_an_address_is_counted_and_over_the_rate_nothing_is_looked_at() {
+    let node = TestNode::start_with(|config| {
+        config.limits.requests_per_address_per_second = 1;
+        config.limits.requests_per_address_burst = 5;
+    })
+    .await;
+    let paths = ["/v1/nowhere", "/v1/conversations", "/openapi.json", "/v1/mailbox", "/v1/devices"];
+    for path in paths {
+        assert_ne!(node.get(path, "").await.status, 429, "{path}");
+    }
+    for path in paths {
+        let answer = node.get(path, "").await;
+        assert!(answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| (1..=2).contains(&seconds)));
+        answer.refused(Code::RateLimited);
+    }
+    for path in ["/health", "/ready"] {
+        assert_eq!(node.get(path, "").await.status, 200, "whoever asks how the node is gets an answer");
+    }
+    node.clock.advance(Duration::from_secs(2));
+    node.get("/v1/conversations", "").await.refused(Code::Unauthenticated);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn an_address_is_believed_only_from_a_trusted_proxy() {
     for (trusted, second) in [(false, Code::RateLimited), (true, Code::WrongCredentials)] {
         let node = TestNode::start_with(|config| {

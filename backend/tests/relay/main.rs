@@ -12,6 +12,7 @@ mod forgery;
 #[expect(dead_code, unused_imports, reason = "written for the API's tests, of which these need a part")]
 mod harness;
 mod kinds;
+mod logs;
 mod nodes;
 mod refusals;
 mod world;

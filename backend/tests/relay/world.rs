@@ -155,7 +155,7 @@ impl TestRelay {
                 Item::Whisper(whisper) => Came::Whisper(whisper.payload.clone()),
                 Item::CompareHead => Came::CompareHead,
                 Item::Close(code) => Came::Close(code),
-                Item::Answer(..) | Item::HelloChanged => panic!("nobody said that"),
+                Item::Answer(..) | Item::HelloChanged | Item::LogEnded(_) => panic!("nobody said that"),
             };
             (letter.to, came)
         });

@@ -14,7 +14,7 @@ use martlet_protocol::{
 
 use crate::{
     client::{Client, JSON, PROTO},
-    harness::{TestDevice, TestNode},
+    harness::{TestDevice, TestNode, eventually},
     world::World,
 };
 
@@ -213,8 +213,11 @@ async fn what_can_not_be_read_is_told_one_by_one() {
     assert_eq!(refusal(&mut bob, named(&group.world.conversation, None)).await, Some(Code::NotFound), "it has no log");
     assert_eq!(refusal(&mut bob, named(&group.id(), Some((1, 1)))).await, Some(Code::CursorAhead));
     assert_eq!(refusal(&mut bob, named(&group.id(), Some((7, 0)))).await, Some(Code::CursorEpoch));
+    let subscribers = group.node().running().services().streams.subscribers().clone();
+    assert_eq!(subscribers.logs().count(), 0, "nothing is followed for nobody");
     assert_eq!(refusal(&mut alice, named(&group.id(), None)).await, None);
     assert_eq!(refusal(&mut alice, named(&other, None)).await, Some(Code::TooManyLogs));
+    assert_eq!(subscribers.logs().count(), 1);
     assert_eq!(refusal(&mut alice, named(&group.id(), None)).await, None, "the same once more is one");
     for (id, cursors) in [(vec![1; 31], 1), (group.id().as_bytes().to_vec(), 2)] {
         let cursor = wire::LogCursor { conversation_id: id.into(), cursor: None };
@@ -224,6 +227,9 @@ async fn what_can_not_be_read_is_told_one_by_one() {
         let expected = if cursors == 1 { Code::Malformed } else { Code::TooManyLogs };
         assert_eq!((answered, problem.code.as_str()), (reference, expected.as_str()));
     }
+    drop((alice, bob));
+    eventually("nobody follows", || async { subscribers.logs().count() == 0 }).await;
+    assert_eq!(subscribers.logs().kept_bytes(), 0);
     group.world.node.stop().await;
 }
 

@@ -4,6 +4,7 @@
 mod client;
 mod delivery;
 mod ephemeral;
+mod floods;
 #[path = "../api/harness/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "written for the API's tests, of which these need a part")]
 mod harness;

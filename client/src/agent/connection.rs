@@ -262,8 +262,14 @@ impl Connection<'_> {
                 self.retry_after = Some(Duration::from_millis(u64::from(draining.retry_after_ms)));
             }
             Some(node_frame::Frame::CaughtUp(_)) => return Ok(true),
-            // Of a newer server: nothing that this version has to know.
-            None => {}
+            // Of logs, which this client does not subscribe to, or of a newer server: nothing that this version has to know.
+            Some(
+                node_frame::Frame::Subscribed(_)
+                | node_frame::Frame::Unsubscribed(_)
+                | node_frame::Frame::LogItems(_)
+                | node_frame::Frame::LogEnded(_),
+            )
+            | None => {}
         }
         Ok(false)
     }

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 const PACKAGES: &[(&str, &str, &[&str])] = &[
     ("martlet", "martlet", &[]),
     ("martlet-chat", "martlet-client", &[]),
+    ("martlet-load", "martlet-loadtest", &[]),
     ("martlet-planted", "martlet", &["--features", "planted"]),
 ];
 

@@ -31,6 +31,13 @@ const SETTINGS: &[(&str, &str)] = &[
     ("accounts.argon2_iterations", "1"),
     ("limits.sends_per_device_per_second", "0"),
     ("limits.sends_burst", "0"),
+    ("limits.sends_per_account_per_second", "0"),
+    ("limits.frames_per_socket_per_second", "0"),
+    ("limits.sign_ins_per_account_per_minute", "0"),
+    ("limits.requests_per_account_per_minute", "0"),
+    ("limits.requests_per_address_per_second", "0"),
+    ("limits.connections_per_address_per_second", "0"),
+    ("limits.connections_per_device_per_minute", "0"),
     ("limits.sign_ins_per_address_per_minute", "0"),
     ("limits.registrations_per_address_per_minute", "0"),
     ("limits.claims_per_claimer_per_minute", "0"),
@@ -115,11 +122,24 @@ impl Node {
     /// When it does not stop or start.
     pub fn restart(&mut self) -> Result<()> {
         let Some(own) = &mut self.own else { return Ok(()) };
-        stop(&mut own.child)?;
+        if own.child.try_wait()?.is_none() {
+            stop(&mut own.child)?;
+        }
         let (child, url) = spawn(&own.program, &own.settings, self.folder.path())?;
         own.child = child;
         self.pid = Some(own.child.id());
         self.url = url;
+        Ok(())
+    }
+
+    /// Ends it without warning, as a power cut does; [`Self::restart`] starts it again. A node of somebody else is left alone.
+    ///
+    /// # Errors
+    /// When it can't be ended.
+    pub fn kill(&mut self) -> Result<()> {
+        let Some(own) = &mut self.own else { return Ok(()) };
+        own.child.kill()?;
+        own.child.wait()?;
         Ok(())
     }
 

@@ -326,7 +326,7 @@ fn nth(times: &[Instant], number: u64) -> Option<&Instant> {
 }
 
 impl Handler for Drive {
-    fn live(&mut self, index: usize, hello: &wire::Hello) {
+    fn live(&mut self, index: usize, hello: &wire::Hello, _: &mut Connection) {
         if let Some(state) = &hello.mailbox {
             self.boxes[index].epoch = state.epoch;
         }
@@ -361,6 +361,10 @@ impl Handler for Drive {
             node_frame::Frame::AcceptedEphemeral(_) | node_frame::Frame::Ephemeral(_) => {
                 self.trouble("something ephemeral, which nobody sends here");
             }
+            node_frame::Frame::Subscribed(_)
+            | node_frame::Frame::Unsubscribed(_)
+            | node_frame::Frame::LogItems(_)
+            | node_frame::Frame::LogEnded(_) => self.trouble("something of a log, which nobody reads here"),
             node_frame::Frame::Hello(_) | node_frame::Frame::CaughtUp(_) => {}
         }
     }

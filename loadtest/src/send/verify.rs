@@ -249,7 +249,7 @@ struct Heads {
 }
 
 impl Handler for Heads {
-    fn live(&mut self, index: usize, hello: &wire::Hello) {
+    fn live(&mut self, index: usize, hello: &wire::Hello, _: &mut Connection) {
         self.states[index] = hello.mailbox.as_ref().map(|state| (state.head_seq, state.acked_seq));
     }
 

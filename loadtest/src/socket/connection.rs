@@ -34,8 +34,8 @@ pub struct Connection {
 
 /// What one read brought.
 pub enum Read {
-    /// Bytes, those of an unfinished frame before in front; `more` if there may be more to read.
-    Bytes { bytes: Bytes, more: bool },
+    /// So many bytes; `more` if there may be more to read.
+    Bytes { count: usize, more: bool },
     /// Nothing at present.
     Nothing,
     /// The node closed.
@@ -127,27 +127,34 @@ impl Connection {
     /// # Errors
     /// When the socket is no more.
     pub fn read(&mut self, scratch: &mut [u8]) -> io::Result<Read> {
-        let n = loop {
+        loop {
             match self.stream.read(scratch) {
                 Ok(0) => return Ok(Read::Closed),
-                Ok(n) => break n,
+                // A read that does not fill the buffer has emptied the socket (epoll(7)), which saves asking again.
+                Ok(count) => return Ok(Read::Bytes { count, more: count == scratch.len() }),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Read::Nothing),
                 Err(error) => return Err(error),
             }
-        };
-        let fresh = &scratch[..n];
-        let bytes = if self.rest.is_empty() {
-            Bytes::copy_from_slice(fresh)
-        } else {
-            let mut joined = BytesMut::with_capacity(self.rest.len() + n);
-            joined.extend_from_slice(&self.rest);
-            joined.extend_from_slice(fresh);
-            self.rest = Bytes::new();
-            joined.freeze()
-        };
-        // A read that does not fill the buffer has emptied the socket (epoll(7)), which saves asking again.
-        Ok(Read::Bytes { bytes, more: n == scratch.len() })
+        }
+    }
+
+    /// Whether nothing of an unfinished frame waits.
+    #[must_use]
+    pub fn is_at_frame(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// What was read, with the beginning of an unfinished frame in front of it.
+    pub fn join(&mut self, fresh: &[u8]) -> Bytes {
+        if self.rest.is_empty() {
+            return Bytes::copy_from_slice(fresh);
+        }
+        let mut joined = BytesMut::with_capacity(self.rest.len() + fresh.len());
+        joined.extend_from_slice(&self.rest);
+        joined.extend_from_slice(fresh);
+        self.rest = Bytes::new();
+        joined.freeze()
     }
 
     /// Keeps the beginning of a frame until its end comes.

@@ -77,12 +77,23 @@ pub fn put(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     }
 }
 
-/// Takes one whole frame from the front of `bytes`, or nothing if its end is still to come.
+/// Where the first frame of some bytes lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// See [`opcode`].
+    pub opcode: u8,
+    /// Where its payload begins.
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
+}
+
+/// Finds the whole frame at the front of `bytes`; nothing if its end is still to come.
 ///
 /// # Errors
 /// [`FrameError`]; the connection can't be read any further.
-pub fn take(bytes: &mut Bytes) -> Result<Option<Frame>, FrameError> {
-    let [first, second, ..] = **bytes else { return Ok(None) };
+pub fn find(bytes: &[u8]) -> Result<Option<Place>, FrameError> {
+    let [first, second, ..] = *bytes else { return Ok(None) };
     if first & 0x70 != 0 {
         return Err(FrameError::Reserved);
     }
@@ -93,7 +104,7 @@ pub fn take(bytes: &mut Bytes) -> Result<Option<Frame>, FrameError> {
     if second & 0x80 != 0 {
         return Err(FrameError::Masked);
     }
-    let (header, length) = match second & 0x7f {
+    let (start, length) = match second & 0x7f {
         126 => match bytes.get(2..4) {
             Some(&[a, b]) => (4, u64::from(u16::from_be_bytes([a, b]))),
             _ => return Ok(None),
@@ -107,12 +118,19 @@ pub fn take(bytes: &mut Bytes) -> Result<Option<Frame>, FrameError> {
     if length > MAX_PAYLOAD_BYTES {
         return Err(FrameError::TooLong(length));
     }
-    let length = usize::try_from(length).map_err(|_| FrameError::TooLong(length))?;
-    if bytes.len() < header + length {
-        return Ok(None);
-    }
-    bytes.advance(header);
-    Ok(Some(Frame { opcode, payload: bytes.split_to(length) }))
+    let end = start + usize::try_from(length).map_err(|_| FrameError::TooLong(length))?;
+    Ok((bytes.len() >= end).then_some(Place { opcode, start, end }))
+}
+
+/// Takes one whole frame from the front of `bytes`, or nothing if its end is still to come.
+///
+/// # Errors
+/// As [`find`].
+pub fn take(bytes: &mut Bytes) -> Result<Option<Frame>, FrameError> {
+    let Some(Place { opcode, start, end }) = find(bytes)? else { return Ok(None) };
+    let mut frame = bytes.split_to(end);
+    frame.advance(start);
+    Ok(Some(Frame { opcode, payload: frame }))
 }
 
 #[cfg(test)]

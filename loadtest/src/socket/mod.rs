@@ -6,6 +6,7 @@
 
 mod connection;
 pub mod frame;
+pub mod log_frame;
 
 use std::{
     io,
@@ -34,8 +35,19 @@ const OPENING_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is done with what the sockets bring. `index` is what [`Fleet::open`] returned.
 pub trait Handler {
-    /// The stored backlog has come; what follows is live. Entries of the backlog came through [`Self::frame`].
-    fn live(&mut self, index: usize, hello: &wire::Hello);
+    /// The node said hello, and is asked to go on from the oldest unacknowledged entry. What is put on the connection goes out with that.
+    fn greeted(&mut self, _index: usize, _connection: &mut Connection) {}
+    /// The stored backlog has come; what follows is live. Entries of the backlog came through [`Self::frame`]. What is put on the
+    /// connection goes out afterwards.
+    fn live(&mut self, index: usize, hello: &wire::Hello, connection: &mut Connection);
+    /// A binary frame of a socket that has resumed as it came, read at this moment. Whoever understands it says so, and it is not decoded: that costs
+    /// more than everything else where millions come in a second.
+    ///
+    /// # Errors
+    /// What is wrong with it; the socket is closed.
+    fn raw(&mut self, _index: usize, _payload: &[u8], _at: Instant) -> Result<bool, String> {
+        Ok(false)
+    }
     /// A frame other than hello and caught-up, read at this moment. What is put on the connection goes out afterwards in one write.
     fn frame(
         &mut self,
@@ -68,6 +80,8 @@ pub struct Fleet {
 struct Member {
     connection: Option<Connection>,
     stage: Stage,
+    /// It leaves what comes where it is.
+    is_paused: bool,
 }
 
 enum Stage {
@@ -76,6 +90,12 @@ enum Stage {
     Resuming(Box<wire::Hello>),
     Live,
     Gone,
+}
+
+impl Stage {
+    fn has_resumed(&self) -> bool {
+        matches!(self, Self::Resuming(_) | Self::Live)
+    }
 }
 
 /// Which node a socket goes to. Sockets stand in groups; the first of each group goes to the next node, the others of it to those after.
@@ -166,13 +186,40 @@ impl Fleet {
     /// Connects one more socket and asks for the upgrade; [`Handler::live`] or [`Handler::gone`] tells the outcome.
     fn open(&mut self, token: &str, handler: &mut impl Handler) -> usize {
         let index = self.members.len();
-        self.members.push(Member { connection: None, stage: Stage::Upgrading });
+        self.members.push(Member { connection: None, stage: Stage::Gone, is_paused: false });
+        self.open_again(index, token, handler);
+        index
+    }
+
+    /// Connects a socket that is gone once more; [`Handler::live`] or [`Handler::gone`] tells the outcome.
+    pub fn open_again(&mut self, index: usize, token: &str, handler: &mut impl Handler) {
+        self.members[index].stage = Stage::Upgrading;
         self.opening += 1;
         match self.connect(index, token) {
             Ok(connection) => self.members[index].connection = Some(connection),
             Err(error) => self.end(index, &format!("connecting failed: {error}"), handler),
         }
-        index
+    }
+
+    /// Cuts a socket without a word, as a network does that goes away.
+    pub fn cut(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        member.connection = None;
+        match std::mem::replace(&mut member.stage, Stage::Gone) {
+            Stage::Live => self.live -= 1,
+            Stage::Gone => {}
+            Stage::Upgrading | Stage::AwaitingHello | Stage::Resuming(_) => self.opening -= 1,
+        }
+    }
+
+    /// Sockets that are opened from now on go to the node at this address.
+    ///
+    /// # Errors
+    /// For an address that can't be used.
+    pub fn move_to(&mut self, url: &str) -> Result<()> {
+        self.nodes = vec![address(url)?];
+        self.spread.nodes = 1;
+        Ok(())
     }
 
     fn connect(&self, index: usize, token: &str) -> io::Result<Connection> {
@@ -205,6 +252,9 @@ impl Fleet {
     fn handle(&mut self, event: &Event, handler: &mut impl Handler) {
         let index = event.token().0;
         let Some(member) = self.members.get_mut(index) else { return };
+        if member.is_paused {
+            return;
+        }
         let Some(mut connection) = member.connection.take() else { return };
         let mut outcome = Ok(());
         if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -227,24 +277,53 @@ impl Fleet {
         closing: bool,
         handler: &mut impl Handler,
     ) -> Result<(), String> {
-        loop {
-            let read = connection.read(&mut self.scratch).map_err(|error| format!("reading failed: {error}"))?;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let outcome = loop {
+            let read = connection.read(&mut scratch).map_err(|error| format!("reading failed: {error}"));
             let at = ambient::now();
             match read {
-                Read::Nothing => return Ok(()),
-                Read::Closed => return Err("the node closed the connection without a close frame".into()),
-                Read::Bytes { mut bytes, more } => {
-                    self.take(index, &mut bytes, at, connection, handler)?;
-                    if !bytes.is_empty() {
-                        // A copy, so that few bytes don't keep a large read in memory.
-                        connection.keep(Bytes::copy_from_slice(&bytes));
-                    }
-                    if !more && !closing {
-                        return Ok(());
+                Err(why) => break Err(why),
+                Ok(Read::Nothing) => break Ok(()),
+                Ok(Read::Closed) => break Err("the node closed the connection without a close frame".into()),
+                Ok(Read::Bytes { count, more }) => {
+                    let taken = self.take_all(index, &scratch[..count], at, connection, handler);
+                    if taken.is_err() || (!more && !closing) {
+                        break taken;
                     }
                 }
             }
+        };
+        self.scratch = scratch;
+        outcome
+    }
+
+    /// What the handler takes as it is, and then everything else.
+    fn take_all(
+        &mut self,
+        index: usize,
+        mut fresh: &[u8],
+        at: Instant,
+        connection: &mut Connection,
+        handler: &mut impl Handler,
+    ) -> Result<(), String> {
+        if connection.is_at_frame() && self.members[index].stage.has_resumed() {
+            while let Some(place) = frame::find(fresh).map_err(|error| error.to_string())?
+                && place.opcode == opcode::BINARY
+                && handler.raw(index, &fresh[place.start..place.end], at)?
+            {
+                fresh = &fresh[place.end..];
+            }
         }
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = connection.join(fresh);
+        self.take(index, &mut bytes, at, connection, handler)?;
+        if !bytes.is_empty() {
+            // A copy, so that few bytes don't keep a large read in memory.
+            connection.keep(Bytes::copy_from_slice(&bytes));
+        }
+        Ok(())
     }
 
     fn take(
@@ -264,6 +343,8 @@ impl Fleet {
         }
         while let Some(frame) = frame::take(bytes).map_err(|error| error.to_string())? {
             match frame.opcode {
+                opcode::BINARY if self.members[index].stage.has_resumed()
+                    && handler.raw(index, &frame.payload, at)? => {}
                 opcode::BINARY => {
                     let frame = wire::NodeFrame::decode(frame.payload).map_err(|_| "a frame that can't be read")?;
                     self.dispatch(index, frame, at, connection, handler)?;
@@ -295,6 +376,7 @@ impl Fleet {
                 // Without a cursor: from the oldest unacknowledged entry.
                 put(connection, 0, client_frame::Frame::Resume(wire::Resume { mailbox: None }));
                 *stage = Stage::Resuming(Box::new(hello));
+                handler.greeted(index, connection);
             }
             // Sent again when its contents change, which no measurement depends on.
             (node_frame::Frame::Hello(_), _) => {}
@@ -302,7 +384,7 @@ impl Fleet {
                 if let Stage::Resuming(hello) = std::mem::replace(stage, Stage::Live) {
                     self.live += 1;
                     self.opening -= 1;
-                    handler.live(index, &hello);
+                    handler.live(index, &hello, connection);
                 }
             }
             // Also after the node has read on from the store for a slow reader.
@@ -314,14 +396,42 @@ impl Fleet {
     }
 
     fn end(&mut self, index: usize, why: &str, handler: &mut impl Handler) {
-        let member = &mut self.members[index];
-        member.connection = None;
-        match std::mem::replace(&mut member.stage, Stage::Gone) {
-            Stage::Live => self.live -= 1,
-            Stage::Gone => return,
-            _ => self.opening -= 1,
+        if matches!(self.members[index].stage, Stage::Gone) {
+            return;
         }
+        self.cut(index);
         handler.gone(index, why);
+    }
+
+    /// Stops reading a socket: what comes fills the system's buffers, and then the node's.
+    pub fn pause(&mut self, index: usize) {
+        self.members[index].is_paused = true;
+    }
+
+    /// Reads it again, beginning with everything that waits.
+    pub fn resume(&mut self, index: usize, handler: &mut impl Handler) {
+        self.members[index].is_paused = false;
+        let Some(mut connection) = self.members[index].connection.take() else { return };
+        let mut outcome = self.receive(index, &mut connection, false, handler);
+        if outcome.is_ok() {
+            outcome = connection.flush().map_err(|error| format!("writing failed: {error}"));
+        }
+        match outcome {
+            Ok(()) => self.members[index].connection = Some(connection),
+            Err(why) => self.end(index, &why, handler),
+        }
+    }
+
+    /// How far a socket has come, in words.
+    #[must_use]
+    pub fn stage(&self, index: usize) -> &'static str {
+        match self.members.get(index).map(|member| &member.stage) {
+            Some(Stage::Upgrading) => "waits for the answer to its upgrade",
+            Some(Stage::AwaitingHello) => "waits for its hello",
+            Some(Stage::Resuming(_)) => "waits for its backlog",
+            Some(Stage::Live) => "is live",
+            Some(Stage::Gone) | None => "has no socket",
+        }
     }
 
     /// A socket that is there, to put frames on; [`Self::flush`] writes them.

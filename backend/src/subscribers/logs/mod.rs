@@ -110,6 +110,16 @@ impl Log {
         self.state.lock().tail.end()
     }
 
+    /// The same for a worker whose readers begin there: from now on it is told of what follows, whatever it was told of before.
+    #[must_use]
+    pub fn begin(&self, worker: u16) -> u64 {
+        let mut state = self.state.lock();
+        for reading in state.workers.iter_mut().filter(|reading| reading.worker == worker) {
+            reading.is_told = false;
+        }
+        state.tail.end()
+    }
+
     /// After which `seq` something is missing that is known to exist.
     #[must_use]
     pub fn hole(&self) -> Option<u64> {
@@ -370,6 +380,15 @@ mod tests {
         assert!(matches!(log.pull(7, 1, usize::MAX), Pulled::Items(items, false) if items.len() == 2));
         assert_eq!(logs.change(&log, Change::Came(vec![entry(4, 10)])), [7]);
         assert!(logs.change(&log, Change::Came(vec![entry(4, 10)])).is_empty(), "a repeat is nothing new");
+    }
+
+    #[test]
+    fn a_worker_that_had_no_readers_yet_when_it_was_told_is_told_again() {
+        let logs = logs(1 << 20, 1 << 20);
+        let log = join(&logs, 1, 7);
+        assert_eq!(logs.change(&log, Change::Loaded(vec![entry(1, 10)], 1)), [7]);
+        assert_eq!(log.begin(7), 1, "what it was told of is where its first reader begins");
+        assert_eq!(logs.change(&log, Change::Came(vec![entry(2, 10)])), [7]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! one system call, and passes are cut into chunks between which everything else on this thread has its turn. While a pass is under way
 //! more gathers for the next: nothing waits when there is little to do, and batches grow with the load.
 
-use std::{io::IoSlice, rc::Rc, sync::Arc};
+use std::{io::IoSlice, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::subscribers::{LiveLogItem, Log, Pulled};
 
-/// Connections written to before others have their turn: about a millisecond.
-const CHUNK: usize = 256;
+/// Connections written to before others have their turn: less than a millisecond. Somebody who connects needs a dozen turns.
+const CHUNK: usize = 64;
 /// Logs of one pass at most.
 const MAX_LOGS: usize = 1024;
 /// Of one log in one pass, in bytes.
@@ -21,9 +21,18 @@ const MAX_PIECE_BYTES: usize = 64 << 10;
 /// Pieces that go to one connection in one call at most; who reads more logs that have news gets them by way of its outbox.
 const MAX_PIECES: usize = 16;
 
+/// A pass rests for this part of the time that it took, so that what is not handed out is not starved, and batches grow instead of passes:
+/// a worker spends at most two thirds of its time here.
+const REST_DIVISOR: u32 = 2;
+/// A pass that was over sooner than this needs no rest.
+const SHORT: Duration = Duration::from_millis(5);
+
 /// One pass.
 #[derive(Default)]
 pub(in super::super) struct Broadcast {
+    began: Duration,
+    /// The next one begins no earlier.
+    rests_until: Duration,
     pieces: Vec<Piece>,
     /// Who gets which piece, one connection's together.
     targets: Vec<(Slot, u16)>,
@@ -66,17 +75,21 @@ impl Piece {
 }
 
 impl Worker {
-    /// There is something to hand out, and it may be.
-    pub(in super::super) fn hands_out(&self) -> bool {
-        self.broadcast.borrow().is_underway() || !self.grown.borrow().is_empty()
+    /// How long until there is something to hand out; `None` if there is nothing, or it may not be.
+    pub(in super::super) fn hands_out_in(&self) -> Option<Duration> {
+        let broadcast = self.broadcast.borrow();
+        let is_any = broadcast.is_underway() || !self.grown.borrow().is_empty();
+        let rest = || if broadcast.is_underway() { Duration::ZERO } else { broadcast.rests_until.saturating_sub(self.now()) };
+        (is_any && self.gate_is_open()).then(rest)
     }
 
     /// A chunk of the pass that is under way, or the beginning of the next.
     pub(in super::super) fn hand_out(self: &Rc<Self>) {
-        if !self.gate_is_open() {
+        if self.hands_out_in() != Some(Duration::ZERO) {
             return;
         }
         if !self.broadcast.borrow().is_underway() {
+            self.broadcast.borrow_mut().began = self.now();
             self.begin_pass();
         }
         for _ in 0..CHUNK {
@@ -93,6 +106,9 @@ impl Worker {
             broadcast.pieces.clear();
             broadcast.targets.clear();
             broadcast.next = 0;
+            let now = self.now();
+            let took = now.saturating_sub(broadcast.began);
+            broadcast.rests_until = if took < SHORT { now } else { now + took / REST_DIVISOR };
         }
     }
 

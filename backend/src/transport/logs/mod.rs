@@ -160,11 +160,11 @@ impl Worker {
         }
         let max = self.services.config.logs.max_per_socket;
         let mut readers = self.readers.borrow_mut();
-        let index = readers.attach(log);
-        let is_known = state.logs.contains(&index);
+        let is_known = readers.find(log).is_some_and(|index| state.logs.contains(&index));
         if !is_known && state.logs.len() >= max {
             return Err(too_many(max));
         }
+        let index = readers.attach(log, self.number());
         let slot = connection.id.slot;
         readers.add(slot, index, cursor);
         if is_known {

@@ -49,7 +49,7 @@ pub(in super::super) struct Readers {
 
 impl Readers {
     /// The log's place. One that takes the place of an older one under the same key (after the numbering began anew) gets its own.
-    pub(super) fn attach(&mut self, log: &Arc<Log>) -> LogIndex {
+    pub(super) fn attach(&mut self, log: &Arc<Log>, worker: u16) -> LogIndex {
         let Self { by_key, logs, free, .. } = self;
         let known = by_key.get(&log.key).copied();
         let same = |index: &LogIndex| {
@@ -58,8 +58,9 @@ impl Readers {
         if let Some(index) = known.filter(same) {
             return index;
         }
-        let readers =
-            LogReaders { log: log.clone(), at: log.end(), live: Vec::new(), late: Vec::new(), ahead: Vec::new(), count: 0 };
+        let (log, at) = (log.clone(), log.begin(worker));
+        let readers = LogReaders { log, at, live: Vec::new(), late: Vec::new(), ahead: Vec::new(), count: 0 };
+        let key = readers.log.key;
         let index = match free.pop() {
             Some(index) => {
                 logs[index as usize] = Some(readers);
@@ -71,7 +72,7 @@ impl Readers {
                 (logs.len() - 1) as LogIndex
             }
         };
-        by_key.insert(log.key, index);
+        by_key.insert(key, index);
         index
     }
 
@@ -261,8 +262,8 @@ mod tests {
     #[test]
     fn a_reader_is_behind_or_follows_and_never_both() {
         let (mut readers, log) = (Readers::default(), log(1));
-        let index = readers.attach(&log);
-        assert_eq!((readers.attach(&log), readers.find(&log)), (index, Some(index)));
+        let index = readers.attach(&log, 0);
+        assert_eq!((readers.attach(&log, 0), readers.find(&log)), (index, Some(index)));
         readers.add(5, index, 7);
         assert_eq!(readers.behind(5), [Behind { log: index, cursor: 7, is_reading: false }]);
         readers.follow(5, index, false);
@@ -278,22 +279,22 @@ mod tests {
     #[test]
     fn the_last_one_takes_the_log_away_and_its_place_is_used_again() {
         let (mut readers, first) = (Readers::default(), log(1));
-        let index = readers.attach(&first);
+        let index = readers.attach(&first, 0);
         readers.add(1, index, 0);
         readers.add(2, index, 0);
         readers.follow(2, index, false);
         assert!(readers.remove(1, index).is_none());
         assert!(readers.remove(2, index).is_some_and(|gone| Arc::ptr_eq(&gone, &first)));
         assert!(readers.find(&first).is_none() && readers.behind.is_empty());
-        assert_eq!(readers.attach(&log(2)), index);
+        assert_eq!(readers.attach(&log(2), 0), index);
     }
 
     #[test]
     fn the_same_log_after_the_numbering_began_anew_is_another() {
         let (mut readers, old, new) = (Readers::default(), log(1), log(1));
-        let index = readers.attach(&old);
+        let index = readers.attach(&old, 0);
         readers.add(1, index, 0);
-        assert_ne!(readers.attach(&new), index);
+        assert_ne!(readers.attach(&new, 0), index);
         assert!(readers.find(&old).is_none(), "nobody new joins it");
         assert!(readers.remove(1, index).is_some());
         assert!(readers.find(&new).is_some());
@@ -302,7 +303,7 @@ mod tests {
     #[test]
     fn who_joins_while_something_is_handed_out_does_not_get_it_twice() {
         let (mut readers, log) = (Readers::default(), log(1));
-        let index = readers.attach(&log);
+        let index = readers.attach(&log, 0);
         readers.add(1, index, 10);
         readers.follow(1, index, true);
         assert!(!readers.get(index).expect("there").is_to_get(1));
@@ -313,7 +314,7 @@ mod tests {
     #[test]
     fn a_follower_costs_little_more_than_its_four_bytes() {
         let (mut readers, log) = (Readers::default(), log(1));
-        let index = readers.attach(&log);
+        let index = readers.attach(&log, 0);
         for slot in 0..100_000 {
             readers.add(slot, index, 10);
             readers.follow(slot, index, false);

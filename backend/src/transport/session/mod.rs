@@ -1,6 +1,7 @@
 //! What a device's socket does, as a state machine over values: frames, deliveries and ticks go in, [`Output`]s come out. It holds no
 //! socket, no timer and no store; whoever runs it does what the outputs say. [`reader`] is the part that reads the mailbox.
 
+mod flood;
 mod reader;
 #[cfg(test)]
 mod reader_property;
@@ -22,6 +23,7 @@ use crate::{
     streams::MailboxRange,
     subscribers::{LiveItem, Whisper},
 };
+pub(super) use flood::{FrameRate, Frames};
 use reader::Reader;
 
 /// What is to be done for the session.
@@ -74,6 +76,8 @@ pub(super) struct Rules {
     pub(super) budget_bytes: usize,
     /// Sends that may be unanswered.
     pub(super) max_in_flight: u32,
+    /// Frames that may come.
+    pub(super) frames: FrameRate,
 }
 
 /// One socket's state.

@@ -8,10 +8,15 @@ use martlet_protocol::{
 };
 use martlet_storage::DeviceKey;
 
-use super::{Output, Rules, Send, Session, Task};
+use super::{FrameRate, Output, Rules, Send, Session, Task};
 use crate::{streams::MailboxRange, subscribers::Whisper};
 
-const RULES: Rules = Rules { hold: Duration::from_millis(20), budget_bytes: 1 << 20, max_in_flight: 2 };
+const RULES: Rules = Rules {
+    hold: Duration::from_millis(20),
+    budget_bytes: 1 << 20,
+    max_in_flight: 2,
+    frames: FrameRate::new(0, 0),
+};
 
 fn session() -> Session {
     Session::new(&wire::MailboxState { epoch: 1, head_seq: 0, acked_seq: 0 })

@@ -54,6 +54,13 @@ impl TestNode {
         config.limits.claims_per_target_per_minute = 0;
         config.limits.lookups_per_device_per_minute = 0;
         config.limits.sends_per_device_per_second = 0;
+        config.limits.sends_per_account_per_second = 0;
+        config.limits.frames_per_socket_per_second = 0;
+        config.limits.sign_ins_per_account_per_minute = 0;
+        config.limits.requests_per_account_per_minute = 0;
+        config.limits.requests_per_address_per_second = 0;
+        config.limits.connections_per_address_per_second = 0;
+        config.limits.connections_per_device_per_minute = 0;
         change(&mut config);
         let running = Node::start(config, clock.clone()).await.expect("the node starts");
         Self { clock, running, store, http: reqwest::Client::new() }

@@ -1,0 +1,163 @@
+//! The readers: each must get every entry once, in order and with the content that was written.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use martlet_protocol::wire::{self, node_frame};
+
+use crate::{
+    ambient,
+    figures::Times,
+    group::writer::Schedule,
+    socket::{Connection, Fleet, Handler, log_frame},
+};
+
+/// See the module.
+pub struct Readers {
+    contents: Arc<[Bytes]>,
+    /// The log's last `seq` before the first message.
+    head: u64,
+    /// Messages that each has got.
+    got: Vec<usize>,
+    complete: usize,
+    schedule: Option<Schedule>,
+    /// The first so many stop reading for a while.
+    stop: usize,
+    stopping: Stopping,
+    moved_at: Instant,
+    /// Entries that came, and those of them that count.
+    pub entries: u64,
+    /// Those that came within the time that counts.
+    pub in_time: u64,
+    /// From the moment a message was due to its arrival, for those who read all the time.
+    pub latency: Times,
+    /// The same, for those who stopped.
+    pub latency_of_stopped: Times,
+    pub troubles: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    Ahead,
+    Stopped(Instant),
+    Over,
+}
+
+impl Readers {
+    pub fn new(readers: usize, head: u64, contents: Arc<[Bytes]>, stop: usize) -> Self {
+        Self {
+            contents,
+            head,
+            got: vec![0; readers],
+            complete: 0,
+            schedule: None,
+            stop,
+            stopping: if stop == 0 { Stopping::Over } else { Stopping::Ahead },
+            moved_at: ambient::now(),
+            entries: 0,
+            in_time: 0,
+            latency: Times::new(),
+            latency_of_stopped: Times::new(),
+            troubles: BTreeMap::new(),
+        }
+    }
+
+    /// When messages are due.
+    pub fn schedule(&mut self, schedule: Schedule) {
+        self.schedule = Some(schedule);
+        self.moved_at = ambient::now();
+    }
+
+    /// Everybody has everything.
+    pub fn is_complete(&self) -> bool {
+        self.complete == self.got.len()
+    }
+
+    /// How much the one has that has least.
+    pub fn least(&self) -> Option<u64> {
+        self.got[self.stop..].iter().min().map(|got| *got as u64)
+    }
+
+    /// What was not received.
+    pub fn missing(&self) -> u64 {
+        self.got.iter().map(|got| (self.contents.len() - got) as u64).sum()
+    }
+
+    /// For how long nothing has come.
+    pub fn quiet_for(&self) -> Duration {
+        self.moved_at.elapsed()
+    }
+
+    /// Stops those who are to stop when the warm-up is over, and has them go on after so long.
+    pub fn stop_and_go(&mut self, fleet: &mut Fleet, stop_for: Duration) {
+        let Some(schedule) = self.schedule else { return };
+        match self.stopping {
+            Stopping::Ahead if ambient::now() >= schedule.span().0 => {
+                (0..self.stop).for_each(|index| fleet.pause(index));
+                self.stopping = Stopping::Stopped(ambient::now());
+            }
+            Stopping::Stopped(since) if since.elapsed() >= stop_for => {
+                self.stopping = Stopping::Over;
+                self.moved_at = ambient::now();
+                (0..self.stop).for_each(|index| fleet.resume(index, self));
+            }
+            // The silence of those who stopped is not the node's.
+            Stopping::Stopped(_) => self.moved_at = ambient::now(),
+            Stopping::Ahead | Stopping::Over => {}
+        }
+    }
+
+    fn trouble(&mut self, what: impl Into<String>) {
+        *self.troubles.entry(what.into()).or_default() += 1;
+    }
+
+    fn take(&mut self, index: usize, entry: log_frame::Entry<'_>, at: Instant) -> Result<(), String> {
+        let n = self.got[index];
+        let due_seq = self.head + n as u64 + 1;
+        if entry.seq != due_seq {
+            self.trouble(if entry.seq < due_seq { "an entry came twice" } else { "an entry was left out" });
+            return Ok(());
+        }
+        if self.contents.get(n).is_none_or(|content| content != entry.content) {
+            return Err(format!("entry {} is not what was written", entry.seq));
+        }
+        self.got[index] += 1;
+        self.complete += usize::from(self.got[index] == self.contents.len());
+        self.entries += 1;
+        if let Some(schedule) = self.schedule
+            && schedule.counts(n)
+        {
+            let took = at.saturating_duration_since(schedule.due(n));
+            let times = if index < self.stop { &mut self.latency_of_stopped } else { &mut self.latency };
+            times.record(took);
+            let (start, end) = schedule.span();
+            self.in_time += u64::from(at >= start && at < end);
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Readers {
+    fn live(&mut self, _: usize, _: &wire::Hello, _: &mut Connection) {}
+
+    fn raw(&mut self, index: usize, payload: &[u8], at: Instant) -> Result<bool, String> {
+        self.moved_at = at;
+        log_frame::entries(payload, |entry| self.take(index, entry, at))
+    }
+
+    fn frame(&mut self, _: usize, frame: node_frame::Frame, _: u64, _: Instant, _: &mut Connection) {
+        self.trouble(format!("the node sent a reader {frame:?}"));
+    }
+
+    fn pinged(&mut self, _: usize) {}
+
+    fn ponged(&mut self, _: usize) {}
+
+    fn gone(&mut self, _: usize, why: &str) {
+        self.trouble(format!("a connection was lost: {why}"));
+    }
+}
