@@ -45,7 +45,15 @@ fn run(script: &str, fixtures: &Path, more: &[&str]) -> Result<(Output, Value)> 
     let summary = fixtures.with_file_name(format!("{script}.json"));
     let set = |name: &str, value: &Path| format!("{name}={}", value.display());
     let mut command = Command::new(k6());
-    command.args(["run", "--quiet", "--no-usage-report", "-e", &set("FIXTURES", fixtures), "-e", &set("SUMMARY", &summary)]);
+    command.args([
+        "run",
+        "--quiet",
+        "--no-usage-report",
+        "-e",
+        &set("FIXTURES", fixtures),
+        "-e",
+        &set("SUMMARY", &summary),
+    ]);
     for setting in more {
         command.args(["-e", setting]);
     }
@@ -72,7 +80,11 @@ fn the_promises_hold_and_nothing_is_lost() {
         let (output, summary) = run("sla.js", &fixtures, &[&format!("RATE={RATE}")])?;
         ensure!(output.status.success(), "a promise was not kept: {}", String::from_utf8_lossy(&output.stderr));
         let all = MEMBERS.parse::<u64>()? * MESSAGES.parse::<u64>()?;
-        ensure!(count(&summary, "martlet_received") == all, "{} of {all} messages came", count(&summary, "martlet_received"));
+        ensure!(
+            count(&summary, "martlet_received") == all,
+            "{} of {all} messages came",
+            count(&summary, "martlet_received")
+        );
         Ok(())
     });
 }

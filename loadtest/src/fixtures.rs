@@ -67,6 +67,7 @@ pub fn run(args: &FixturesArgs) -> Result<()> {
 /// For its owner only: it holds tokens.
 fn write(file: &Path, fixtures: &Fixtures) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    fs::write(file, serde_json::to_string(fixtures)?).with_context(|| format!("{} can't be written", file.display()))?;
+    fs::write(file, serde_json::to_string(fixtures)?)
+        .with_context(|| format!("{} can't be written", file.display()))?;
     Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o600))?)
 }

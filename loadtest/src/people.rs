@@ -92,7 +92,12 @@ pub async fn register_member(api: &Api, username: &str, rng: &mut StdRng) -> Res
 ///
 /// # Errors
 /// When the node refuses.
-pub async fn large_conversation(api: &Api, owner: &Person, others: &[Bare], rng: &mut StdRng) -> Result<ConversationId> {
+pub async fn large_conversation(
+    api: &Api,
+    owner: &Person,
+    others: &[Bare],
+    rng: &mut StdRng,
+) -> Result<ConversationId> {
     let device = &owner.devices[0];
     let api = api.with_token(&device.token);
     let signer = || device.keys.signer(&owner.chain.head());

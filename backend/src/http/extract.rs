@@ -71,10 +71,7 @@ impl FromRequest for Peer {
 pub(super) fn peer(request: &HttpRequest, services: &Services) -> IpAddr {
     let believed = services.config.limits.trust_forwarded_for;
     let forwarded = believed.then(|| request.headers().get_all("x-forwarded-for").next_back()).flatten();
-    limits::address(
-        request.peer_addr().map(|address| address.ip()),
-        forwarded.and_then(|line| line.to_str().ok()),
-    )
+    limits::address(request.peer_addr().map(|address| address.ip()), forwarded.and_then(|line| line.to_str().ok()))
 }
 
 fn services(request: &HttpRequest) -> Result<Data<Services>, ApiError> {

@@ -25,12 +25,7 @@ use super::{
     mismatch::Explainer,
     seal::Prepared,
 };
-use crate::{
-    clock::Clock,
-    config::Config,
-    streams::Streams,
-    vital,
-};
+use crate::{clock::Clock, config::Config, streams::Streams, vital};
 
 /// Between two tries to reach a store that is away.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);

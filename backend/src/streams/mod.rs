@@ -22,10 +22,7 @@ use std::{
 };
 
 use martlet_protocol::{id::ConversationId, wire};
-use martlet_storage::{
-    ConversationKey, Db, DeviceKey, StorageError,
-    mailbox::Ack,
-};
+use martlet_storage::{ConversationKey, Db, DeviceKey, StorageError, mailbox::Ack};
 use parking_lot::{Mutex, RwLock};
 use tokio::{
     sync::{Notify, watch},
@@ -164,7 +161,9 @@ impl Streams {
             self.0.relay.publish(entries.into_iter().map(|published| published.entry));
         }
         if !to_logs.is_empty() {
-            self.0.relay.publish_to_logs(to_logs.into_iter().map(|published| (published.key, published.item)).collect());
+            self.0
+                .relay
+                .publish_to_logs(to_logs.into_iter().map(|published| (published.key, published.item)).collect());
         }
     }
 

@@ -3,8 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use martlet_storage::{StorageError, control::Position, logs, mailbox, sweep};
 use futures_util::{StreamExt as _, stream};
+use martlet_storage::{StorageError, control::Position, logs, mailbox, sweep};
 use tokio::{sync::watch, time};
 
 use super::Inner;

@@ -46,6 +46,8 @@ pub(super) struct State {
     pub(super) alive: bool,
     /// A close frame was written or the socket shut: nothing else is any more.
     pub(super) closing: bool,
+    /// It waits for logs that it asked for, and nothing is read from it meanwhile.
+    pub(super) subscribing: bool,
     /// A task waits for the socket to take more.
     pub(super) writing: bool,
     pub(super) hello: Hello,

@@ -130,11 +130,7 @@ pub(super) fn upgrade(worker: Rc<Worker>, (request, framed): Upgrade) -> impl Fu
 }
 
 /// Cheapest first: who is refused for the node's or an address's sake costs neither the database nor a hash.
-async fn admit(
-    worker: &Worker,
-    asked: Asked,
-    socket: Option<IpAddr>,
-) -> Result<(Asked, DeviceIdentity), Refusal> {
+async fn admit(worker: &Worker, asked: Asked, socket: Option<IpAddr>) -> Result<(Asked, DeviceIdentity), Refusal> {
     let services = &worker.services;
     if worker.sockets.draining() {
         let detail = "the node is shutting down";

@@ -44,7 +44,9 @@ impl Worker {
     fn expect_pong(self: &Rc<Self>, connection: &Rc<Connection>) {
         // Without a look at the control stream no ping went out; while its sends wait, the node itself does not read its pongs.
         let excused = |state: &State| {
-            !self.gate_is_open() || state.session.as_ref().is_some_and(|session| session.is_busy(&self.rules))
+            !self.gate_is_open()
+                || state.subscribing
+                || state.session.as_ref().is_some_and(|session| session.is_busy(&self.rules))
         };
         let state = connection.state.borrow();
         let alive = state.alive || excused(&state);

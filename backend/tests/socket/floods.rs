@@ -15,9 +15,8 @@ use crate::{
 
 /// Asks for a socket with these lines beside the usual ones; the whole answer's head.
 async fn ask(world: &World, device: Option<&TestDevice>, more: &[&str]) -> (Raw, String) {
-    let bearer = device.map_or("authorization: Bearer mt_none".to_owned(), |device| {
-        format!("authorization: Bearer {}", device.token)
-    });
+    let bearer = device
+        .map_or("authorization: Bearer mt_none".to_owned(), |device| format!("authorization: Bearer {}", device.token));
     let offer = format!("sec-websocket-protocol: {PROTO}");
     let headers = [&HANDSHAKE[..], &[&offer, &bearer], more].concat();
     Raw::ask(&world.node, "GET /v1/socket", &headers, b"").await

@@ -324,6 +324,36 @@ async fn whoever_comes_and_goes_misses_nothing() {
     group.world.node.stop().await;
 }
 
+/// Each time the log begins to be read here, and ceases: what is committed while it is opened for its first reader is for that one.
+#[tokio::test]
+async fn whoever_is_the_first_reader_again_and_again_misses_nothing() {
+    const LAST: u64 = 1000;
+    let group = Group::new().await;
+    let mut alice = connect(&group, &group.world.alice, PROTO).await;
+    let mut bob = connect(&group, &group.world.bob, PROTO).await;
+    let id = group.id();
+    let reader = async {
+        let mut cursor = 0;
+        while cursor < LAST {
+            subscribe(&mut bob, &id, Some(cursor)).await;
+            let wanted = (LAST - cursor).min(2 + cursor % 5);
+            let seqs = read(&mut bob, &id, wanted as usize).await;
+            assert_eq!(seqs, all(cursor + 1..=cursor + wanted));
+            cursor += wanted;
+            let ids = vec![id.to_wire()];
+            bob.send(client_frame::Frame::Unsubscribe(wire::Unsubscribe { conversation_ids: ids })).await;
+            while !matches!(bob.frame().await, Frame::Unsubscribed(_)) {}
+        }
+    };
+    let writer = async {
+        for number in 1..=LAST {
+            group.send(&mut alice, number..=number, 8).await;
+        }
+    };
+    tokio::join!(reader, writer);
+    group.world.node.stop().await;
+}
+
 #[tokio::test]
 async fn an_entry_of_a_log_can_be_as_large_as_a_message() {
     let group = Group::new().await;

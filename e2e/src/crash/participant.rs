@@ -211,6 +211,10 @@ impl Participant {
             node_frame::Frame::AcceptedEphemeral(_) | node_frame::Frame::Ephemeral(_) => {
                 bail!("nobody sends anything ephemeral here")
             }
+            node_frame::Frame::Subscribed(_)
+            | node_frame::Frame::Unsubscribed(_)
+            | node_frame::Frame::LogItems(_)
+            | node_frame::Frame::LogEnded(_) => bail!("nobody reads a log here"),
             node_frame::Frame::Hello(_) | node_frame::Frame::CaughtUp(_) | node_frame::Frame::Draining(_) => {}
         }
         Ok(())

@@ -86,15 +86,8 @@ struct Client {
 impl Clients {
     pub fn new(stage: &mut Stage, contents: Arc<[Bytes]>, cuts: Option<Cuts>) -> Self {
         let now = ambient::now();
-        let client = Client {
-            got: 0,
-            is_here: true,
-            returning: None,
-            gone_at: now,
-            came_at: now,
-            target: None,
-            failures: 0,
-        };
+        let client =
+            Client { got: 0, is_here: true, returning: None, gone_at: now, came_at: now, target: None, failures: 0 };
         let tokens = stage.tokens.clone();
         let mut clients = Self {
             conversation: stage.conversation,
@@ -185,7 +178,9 @@ impl Clients {
             self.agenda.pop();
             if !self.clients[index].is_here {
                 self.come_back(index, fleet);
-            } else if !self.is_peace && let Some(cuts) = self.cuts {
+            } else if !self.is_peace
+                && let Some(cuts) = self.cuts
+            {
                 fleet.cut(index);
                 let away = around(&mut self.rng, cuts.away);
                 self.leave(index, away);

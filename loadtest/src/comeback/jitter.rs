@@ -61,7 +61,8 @@ pub fn jitter(args: &JitterArgs) -> Result<ComebackResult> {
         progress.set(now.saturating_duration_since(start).as_secs().min(args.over.as_secs()));
     }
     progress.done("");
-    let cpu = node.pid().map(proc::cpu).transpose()?.zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
+    let cpu =
+        node.pid().map(proc::cpu).transpose()?.zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
     let written = writer.join()?;
     clients.explain(&stage.fleet);
     let mut result = ComebackResult::new(args.clients, args.messages, &clients, &written);

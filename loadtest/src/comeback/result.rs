@@ -132,7 +132,12 @@ impl ComebackResult {
             let _ = writeln!(text, "node: {percent:.0} % of a core");
         }
         if let Some(memory) = self.memory {
-            let _ = writeln!(text, "node's memory: {} MiB (at most {})", mib(memory.resident_bytes), mib(memory.peak_bytes));
+            let _ = writeln!(
+                text,
+                "node's memory: {} MiB (at most {})",
+                mib(memory.resident_bytes),
+                mib(memory.peak_bytes)
+            );
         }
         for (what, count) in &self.troubles {
             let _ = writeln!(text, "failed: {what} ({count})");

@@ -67,7 +67,12 @@ pub fn run(args: &FanoutArgs) -> Result<FanoutResult> {
 fn step(args: &FanoutArgs, node: &Node, stage: &mut Stage, rate: u32) -> Result<Step> {
     let schedule = Schedule::new(rate, args.warm_up, Duration::from_secs(args.seconds.into()));
     let contents = stage.contents(schedule.count(), usize::try_from(args.content_bytes)?);
-    say(&format!("{rate} messages/s to {} readers: {} of warm-up, then {} s", args.members, fmt(args.warm_up), args.seconds));
+    say(&format!(
+        "{rate} messages/s to {} readers: {} of warm-up, then {} s",
+        args.members,
+        fmt(args.warm_up),
+        args.seconds
+    ));
     let mut readers = Readers::new(stage.members(), stage.head, contents.clone(), usize::try_from(args.stop)?);
     let writer = Writer::start(node.url(), &stage.writer, stage.conversation, stage.head, contents, schedule)?;
     let schedule = writer.schedule();

@@ -179,7 +179,12 @@ impl Step {
         }
         let _ = writeln!(text, "load generator: {:.0} % of a core", self.own_cpu_percent);
         if let Some(memory) = self.memory {
-            let _ = writeln!(text, "node's memory: {} MiB (at most {})", mib(memory.resident_bytes), mib(memory.peak_bytes));
+            let _ = writeln!(
+                text,
+                "node's memory: {} MiB (at most {})",
+                mib(memory.resident_bytes),
+                mib(memory.peak_bytes)
+            );
         }
         for (what, count) in &self.troubles {
             let _ = writeln!(text, "failed: {what} ({count})");

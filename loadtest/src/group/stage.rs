@@ -52,7 +52,8 @@ impl Stage {
     pub fn set(node: &Node, members: usize) -> Result<Self> {
         let mut rng = ambient::system_rng();
         let (writer, tokens, conversation) = make_group(node.url(), members, &mut rng)?;
-        let resident = || node.pid().map(proc::memory).transpose().map(|memory| memory.map(|memory| memory.resident_bytes));
+        let resident =
+            || node.pid().map(proc::memory).transpose().map(|memory| memory.map(|memory| memory.resident_bytes));
         let before = resident()?;
         let mut fleet = Fleet::new(node.url())?;
         let mut opening = Opening { conversation, subscribed: 0, head: 0, epoch: 0, troubles: Vec::new() };

@@ -7,6 +7,7 @@
 mod connection;
 pub mod frame;
 pub mod log_frame;
+mod receive;
 
 use std::{
     io,
@@ -15,7 +16,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use bytes::Bytes;
 use martlet_protocol::wire::{self, client_frame, node_frame};
 use mio::{Events, Interest, Poll, Token, event::Event};
 use prost::Message as _;
@@ -23,7 +23,6 @@ use prost::Message as _;
 use crate::ambient;
 
 pub use connection::Connection;
-use connection::{Read, Upgrade};
 use frame::opcode;
 
 /// One read takes many frames; shared by all connections.
@@ -269,132 +268,6 @@ impl Fleet {
         }
     }
 
-    /// Reads until the socket is empty.
-    fn receive(
-        &mut self,
-        index: usize,
-        connection: &mut Connection,
-        closing: bool,
-        handler: &mut impl Handler,
-    ) -> Result<(), String> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let outcome = loop {
-            let read = connection.read(&mut scratch).map_err(|error| format!("reading failed: {error}"));
-            let at = ambient::now();
-            match read {
-                Err(why) => break Err(why),
-                Ok(Read::Nothing) => break Ok(()),
-                Ok(Read::Closed) => break Err("the node closed the connection without a close frame".into()),
-                Ok(Read::Bytes { count, more }) => {
-                    let taken = self.take_all(index, &scratch[..count], at, connection, handler);
-                    if taken.is_err() || (!more && !closing) {
-                        break taken;
-                    }
-                }
-            }
-        };
-        self.scratch = scratch;
-        outcome
-    }
-
-    /// What the handler takes as it is, and then everything else.
-    fn take_all(
-        &mut self,
-        index: usize,
-        mut fresh: &[u8],
-        at: Instant,
-        connection: &mut Connection,
-        handler: &mut impl Handler,
-    ) -> Result<(), String> {
-        if connection.is_at_frame() && self.members[index].stage.has_resumed() {
-            while let Some(place) = frame::find(fresh).map_err(|error| error.to_string())?
-                && place.opcode == opcode::BINARY
-                && handler.raw(index, &fresh[place.start..place.end], at)?
-            {
-                fresh = &fresh[place.end..];
-            }
-        }
-        if fresh.is_empty() {
-            return Ok(());
-        }
-        let mut bytes = connection.join(fresh);
-        self.take(index, &mut bytes, at, connection, handler)?;
-        if !bytes.is_empty() {
-            // A copy, so that few bytes don't keep a large read in memory.
-            connection.keep(Bytes::copy_from_slice(&bytes));
-        }
-        Ok(())
-    }
-
-    fn take(
-        &mut self,
-        index: usize,
-        bytes: &mut Bytes,
-        at: Instant,
-        connection: &mut Connection,
-        handler: &mut impl Handler,
-    ) -> Result<(), String> {
-        if matches!(self.members[index].stage, Stage::Upgrading) {
-            match connection::take_upgrade(bytes) {
-                Upgrade::Unfinished => return Ok(()),
-                Upgrade::Done => self.members[index].stage = Stage::AwaitingHello,
-                Upgrade::Refused(why) => return Err(format!("the upgrade was refused: {why}")),
-            }
-        }
-        while let Some(frame) = frame::take(bytes).map_err(|error| error.to_string())? {
-            match frame.opcode {
-                opcode::BINARY if self.members[index].stage.has_resumed()
-                    && handler.raw(index, &frame.payload, at)? => {}
-                opcode::BINARY => {
-                    let frame = wire::NodeFrame::decode(frame.payload).map_err(|_| "a frame that can't be read")?;
-                    self.dispatch(index, frame, at, connection, handler)?;
-                }
-                opcode::PING => {
-                    connection.put(opcode::PONG, &frame.payload);
-                    handler.pinged(index);
-                }
-                opcode::PONG => handler.ponged(index),
-                opcode::CLOSE => return Err(format!("the node closed with {}", close_words(&frame.payload))),
-                other => return Err(format!("the node sent a frame of kind {other}")),
-            }
-        }
-        Ok(())
-    }
-
-    fn dispatch(
-        &mut self,
-        index: usize,
-        frame: wire::NodeFrame,
-        at: Instant,
-        connection: &mut Connection,
-        handler: &mut impl Handler,
-    ) -> Result<(), String> {
-        let Some(body) = frame.frame else { return Ok(()) };
-        let stage = &mut self.members[index].stage;
-        match (body, &mut *stage) {
-            (node_frame::Frame::Hello(hello), Stage::AwaitingHello) => {
-                // Without a cursor: from the oldest unacknowledged entry.
-                put(connection, 0, client_frame::Frame::Resume(wire::Resume { mailbox: None }));
-                *stage = Stage::Resuming(Box::new(hello));
-                handler.greeted(index, connection);
-            }
-            // Sent again when its contents change, which no measurement depends on.
-            (node_frame::Frame::Hello(_), _) => {}
-            (node_frame::Frame::CaughtUp(_), Stage::Resuming(_)) => {
-                if let Stage::Resuming(hello) = std::mem::replace(stage, Stage::Live) {
-                    self.live += 1;
-                    self.opening -= 1;
-                    handler.live(index, &hello, connection);
-                }
-            }
-            // Also after the node has read on from the store for a slow reader.
-            (node_frame::Frame::CaughtUp(_), _) => {}
-            (_, Stage::AwaitingHello) => return Err("the node's first frame was no hello".into()),
-            (body, _) => handler.frame(index, body, frame.r#ref, at, connection),
-        }
-        Ok(())
-    }
-
     fn end(&mut self, index: usize, why: &str, handler: &mut impl Handler) {
         if matches!(self.members[index].stage, Stage::Gone) {
             return;
@@ -462,15 +335,6 @@ impl Fleet {
 pub fn put(connection: &mut Connection, reference: u64, frame: client_frame::Frame) {
     let frame = wire::ClientFrame { r#ref: reference, frame: Some(frame) };
     connection.put(opcode::BINARY, &frame.encode_to_vec());
-}
-
-fn close_words(payload: &[u8]) -> String {
-    match payload {
-        [a, b, reason @ ..] => {
-            format!("code {} {}", u16::from_be_bytes([*a, *b]), String::from_utf8_lossy(reason)).trim().to_owned()
-        }
-        _ => "no code".into(),
-    }
 }
 
 fn address(url: &str) -> Result<(SocketAddr, String)> {

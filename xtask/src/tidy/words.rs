@@ -12,7 +12,6 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("room_id", "conversation_id"),
     ("rooms", "conversations"),
     ("participant", "member"),
-    ("fanout", "fork"),
     ("broker", "relay"),
     ("bookmark", "cursor"),
     ("watermark", "cursor or head"),

@@ -87,7 +87,9 @@ mod tests {
 
     #[test]
     fn other_names_are_no_channels() {
-        for name in ["", "m:", "m:x", "m:+5", "m:05", "l:", "l:05", "k:5", "{p01}:m:2", "{p02}:m:2 ", "controls", "x}:m:2"] {
+        for name in
+            ["", "m:", "m:x", "m:+5", "m:05", "l:", "l:05", "k:5", "{p01}:m:2", "{p02}:m:2 ", "controls", "x}:m:2"]
+        {
             assert_eq!(Channel::parse(name.as_bytes(), Naming::Sharded), None, "{name}");
         }
         assert_eq!(Channel::parse(b"\xff", Naming::Plain), None);

@@ -171,9 +171,9 @@ impl RedisRelay {
 
     pub(super) fn publish_to_logs(&self, items: Vec<(ConversationKey, Arc<LiveLogItem>)>) {
         let epoch = self.inner.subscribers.epoch();
-        self.inner.queue.put(items.iter().map(|(key, item)| {
-            Outgoing::LogItem(CommittedToLog { epoch, key: *key, item: item.clone() })
-        }));
+        self.inner.queue.put(
+            items.iter().map(|(key, item)| Outgoing::LogItem(CommittedToLog { epoch, key: *key, item: item.clone() })),
+        );
         self.inner.subscribers.append_to_logs(items);
     }
 

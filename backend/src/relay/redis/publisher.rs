@@ -292,7 +292,9 @@ mod tests {
     fn a_log_and_a_mailbox_of_one_number_are_two_channels_and_large_content_is_a_number() {
         let (small, large) = (Bytes::from_static(b"x"), Bytes::from(vec![0; 100]));
         let bodies = bodies(&[to_log(1, 1, &small), entry(1, 9, &small), to_log(1, 2, &large)], 99);
-        let [(log, Body::LogEntries(entries)), (mailbox, Body::Entries(_))] = &bodies[..] else { panic!("two messages") };
+        let [(log, Body::LogEntries(entries)), (mailbox, Body::Entries(_))] = &bodies[..] else {
+            panic!("two messages")
+        };
         assert_eq!(*log, Channel::Stream(StreamKey::Log(ConversationKey(1))));
         assert_eq!(*mailbox, Channel::Stream(StreamKey::Mailbox(DeviceKey(1))));
         assert_eq!((entries.entries.len(), entries.head_seq), (1, 2));

@@ -2,6 +2,7 @@
 //! missing is read from the store once. A worker is told that a log has grown, not by what, and takes what is new when it comes to it:
 //! the busier it is, the more it takes at once.
 
+mod log;
 mod tail;
 
 use std::{
@@ -15,13 +16,11 @@ use std::{
 use martlet_protocol::id::ConversationId;
 use martlet_storage::ConversationKey;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{self, Notify};
+use tokio::sync::Notify;
 
+use log::{Kept, Reading};
+pub use log::{Log, Pulled};
 pub use tail::{FORMS, LiveLogItem};
-use tail::Tail;
-
-/// A log that is read much keeps at least about so much, whatever the others take.
-const LEAST_TAIL_BYTES: usize = 16 << 10;
 
 /// How much of logs is kept in memory.
 #[derive(Debug, Clone, Copy)]
@@ -35,162 +34,6 @@ pub struct TailLimits {
 impl Default for TailLimits {
     fn default() -> Self {
         Self { per_log_bytes: 1 << 20, all_bytes: 256 << 20 }
-    }
-}
-
-/// A log with readers on this node.
-#[derive(Debug)]
-pub struct Log {
-    /// Its row.
-    pub key: ConversationKey,
-    /// As clients call it.
-    pub conversation_id: ConversationId,
-    /// The store's when the log began to be read here.
-    pub epoch: u64,
-    state: Mutex<State>,
-    /// Held by whoever loads it; the others wait for that.
-    loading: sync::Mutex<()>,
-    kept: Arc<Kept>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    tail: Tail,
-    workers: Vec<Reading>,
-}
-
-/// A worker that has readers of the log.
-#[derive(Debug)]
-struct Reading {
-    worker: u16,
-    /// It was told that there is something, and has not taken it yet.
-    is_told: bool,
-}
-
-/// What a worker takes at once.
-#[derive(Debug)]
-pub enum Pulled {
-    /// In order, without holes, perhaps nothing; and whether there is more.
-    Items(Vec<Arc<LiveLogItem>>, bool),
-    /// What followed is not in memory any more. The log reaches up to here.
-    Gone(u64),
-}
-
-/// What all tails take together.
-#[derive(Debug)]
-struct Kept {
-    bytes: AtomicUsize,
-    limits: TailLimits,
-}
-
-impl Log {
-    fn new(key: ConversationKey, conversation_id: ConversationId, epoch: u64, kept: Arc<Kept>) -> Self {
-        let (state, loading) = (Mutex::default(), sync::Mutex::default());
-        Self { key, conversation_id, epoch, state, loading, kept }
-    }
-
-    /// Waits for whoever loads it; returns the right to do so if it still has to be done.
-    pub async fn to_load(&self) -> Option<sync::MutexGuard<'_, ()>> {
-        if self.is_loaded() {
-            return None;
-        }
-        let guard = self.loading.lock().await;
-        (!self.is_loaded()).then_some(guard)
-    }
-
-    /// Whether its newest part was read from the store.
-    #[must_use]
-    pub fn is_loaded(&self) -> bool {
-        self.state.lock().tail.is_loaded()
-    }
-
-    /// Up to which `seq` readers can be served. 0 before it is loaded.
-    #[must_use]
-    pub fn end(&self) -> u64 {
-        self.state.lock().tail.end()
-    }
-
-    /// The same for a worker whose readers begin there: from now on it is told of what follows, whatever it was told of before.
-    #[must_use]
-    pub fn begin(&self, worker: u16) -> u64 {
-        let mut state = self.state.lock();
-        for reading in state.workers.iter_mut().filter(|reading| reading.worker == worker) {
-            reading.is_told = false;
-        }
-        state.tail.end()
-    }
-
-    /// After which `seq` something is missing that is known to exist.
-    #[must_use]
-    pub fn hole(&self) -> Option<u64> {
-        self.state.lock().tail.hole()
-    }
-
-    /// What follows `cursor` up to `upto`, about so many bytes; `None` if that is not in memory.
-    #[must_use]
-    pub fn after(&self, cursor: u64, upto: u64, max_bytes: usize) -> Option<Vec<Arc<LiveLogItem>>> {
-        self.state.lock().tail.after(cursor, upto, max_bytes)
-    }
-
-    /// The same for a worker that was told of it and whose readers stand at `cursor`. Unless there is more, it will be told again.
-    #[must_use]
-    pub fn pull(&self, worker: u16, cursor: u64, max_bytes: usize) -> Pulled {
-        let mut state = self.state.lock();
-        let items = state.tail.after(cursor, u64::MAX, max_bytes);
-        let end = state.tail.end();
-        let reached = items.as_ref().map_or(end, |items| items.last().map_or(cursor, |last| last.to_seq));
-        let is_more = reached < end;
-        if let Some(reading) = state.workers.iter_mut().find(|reading| reading.worker == worker) {
-            reading.is_told = is_more;
-        }
-        items.map_or(Pulled::Gone(end), |items| Pulled::Items(items, is_more))
-    }
-
-    /// Changes the tail; the workers that are to be told, and whether something is missing now.
-    fn change(&self, change: impl FnOnce(&mut Tail)) -> (Vec<u16>, bool) {
-        let mut state = self.state.lock();
-        let (bytes_before, end_before) = (state.tail.bytes(), state.tail.end());
-        change(&mut state.tail);
-        self.kept.add(state.tail.bytes());
-        self.kept.remove(bytes_before);
-        self.trim(&mut state.tail);
-        let is_holed = state.tail.hole().is_some();
-        if state.tail.end() == end_before {
-            return (Vec::new(), is_holed);
-        }
-        let tell = |reading: &mut Reading| (!std::mem::replace(&mut reading.is_told, true)).then_some(reading.worker);
-        (state.workers.iter_mut().filter_map(tell).collect(), is_holed)
-    }
-
-    fn trim(&self, tail: &mut Tail) {
-        loop {
-            let bytes = tail.bytes();
-            let over = bytes > self.kept.limits.per_log_bytes || (bytes > LEAST_TAIL_BYTES && self.kept.is_over());
-            if !over || !tail.shorten() {
-                return;
-            }
-            self.kept.remove(bytes - tail.bytes());
-        }
-    }
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        self.kept.remove(self.state.get_mut().tail.bytes());
-    }
-}
-
-impl Kept {
-    fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn remove(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    fn is_over(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > self.limits.all_bytes
     }
 }
 
@@ -424,7 +267,7 @@ mod tests {
         assert!(matches!(first.pull(0, 0, 1), Pulled::Gone(100)));
         let second = join(&logs, 2, 0);
         logs.change(&second, Change::Loaded((1..=100).map(|seq| entry(seq, 1000)).collect(), 100));
-        assert!(logs.kept_bytes() <= 150_000 + LEAST_TAIL_BYTES, "{}", logs.kept_bytes());
+        assert!(logs.kept_bytes() <= 150_000 + log::LEAST_TAIL_BYTES, "{}", logs.kept_bytes());
         assert!(second.after(99, 100, 1).is_some_and(|items| items.len() == 1), "the newest is there");
     }
 

@@ -64,7 +64,8 @@ impl Piece {
         form.get_or_insert_with(|| match &items[..] {
             [item] => subprotocol.log_item(&log.conversation_id, item),
             items => {
-                let written: Vec<_> = items.iter().map(|item| subprotocol.log_item(&log.conversation_id, item)).collect();
+                let written: Vec<_> =
+                    items.iter().map(|item| subprotocol.log_item(&log.conversation_id, item)).collect();
                 let mut all = BytesMut::with_capacity(written.iter().map(Bytes::len).sum());
                 written.iter().for_each(|bytes| all.extend_from_slice(bytes));
                 all.freeze()
@@ -79,7 +80,8 @@ impl Worker {
     pub(in super::super) fn hands_out_in(&self) -> Option<Duration> {
         let broadcast = self.broadcast.borrow();
         let is_any = broadcast.is_underway() || !self.grown.borrow().is_empty();
-        let rest = || if broadcast.is_underway() { Duration::ZERO } else { broadcast.rests_until.saturating_sub(self.now()) };
+        let rest =
+            || if broadcast.is_underway() { Duration::ZERO } else { broadcast.rests_until.saturating_sub(self.now()) };
         (is_any && self.gate_is_open()).then(rest)
     }
 
@@ -130,7 +132,13 @@ impl Worker {
                             let piece = broadcast.pieces.len() as u16;
                             broadcast.targets.extend(state.live().iter().map(|slot| (*slot, piece)));
                             waiting.extend(state.move_to(last.to_seq));
-                            broadcast.pieces.push(Piece { index, log: log.clone(), from_seq, items, forms: [None, None] });
+                            broadcast.pieces.push(Piece {
+                                index,
+                                log: log.clone(),
+                                from_seq,
+                                items,
+                                forms: [None, None],
+                            });
                         }
                         if is_more {
                             grown.push_back(log);
@@ -221,7 +229,9 @@ fn write(connection: &Connection, pieces: &[Bytes]) -> Option<usize> {
     };
     match result {
         Ok(written) => Some(written),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => Some(0),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {
+            Some(0)
+        }
         Err(_) => None,
     }
 }

@@ -26,8 +26,13 @@ use super::{
 use crate::{conversations::ConversationError, subscribers::Log};
 
 pub(super) use broadcast::Broadcast;
-use readers::{Behind, LogIndex};
 pub(super) use readers::Readers;
+use readers::{Behind, LogIndex};
+
+/// How often memberships are looked at again because some have just changed.
+const LOOKS: usize = 10;
+/// So many logs in one frame count as one frame more: each of them costs about as much as a tenth of one.
+const LOGS_PER_FRAME: usize = 10;
 
 /// A log that a client asks for.
 struct Asked {
@@ -55,7 +60,9 @@ impl Asked {
             Some(cursor) if cursor.epoch != log.epoch => {
                 Err(Code::CursorEpoch.problem("the cursor is of another epoch of this log"))
             }
-            Some(cursor) if cursor.seq > end => Err(Code::CursorAhead.problem("the cursor is beyond the end of this log")),
+            Some(cursor) if cursor.seq > end => {
+                Err(Code::CursorAhead.problem("the cursor is beyond the end of this log"))
+            }
             Some(cursor) => Ok(cursor.seq),
         }
     }
@@ -70,6 +77,12 @@ impl Worker {
         reference: u64,
         named: Vec<wire::LogCursor>,
     ) {
+        let frames = named.len() / LOGS_PER_FRAME;
+        let now = self.now();
+        if !(0..frames).all(|_| connection.state.borrow_mut().frames.count(self.rules.frames, now)) {
+            return self.close(connection, Some(close::RATE_LIMITED));
+        }
+        connection.state.borrow_mut().subscribing = true;
         let mut looked_up = Vec::new();
         let outcome = match Asked::parse(named) {
             Ok(asked) => self.find_logs(connection, &asked, &mut looked_up).await.map(|found| (asked, found)),
@@ -86,6 +99,7 @@ impl Worker {
         for key in looked_up {
             self.leave_if_unread(key);
         }
+        connection.state.borrow_mut().subscribing = false;
         self.apply(connection, vec![output]);
         self.flush(connection);
     }
@@ -101,26 +115,42 @@ impl Worker {
         if asked.len() > max {
             return Err(too_many(max));
         }
-        loop {
-            let removals = self.services.streams.removals();
-            let ids = asked.iter().map(|asked| asked.id).collect();
-            let logs = self.services.conversations.logs_of(&connection.identity, ids).await;
-            let keys = logs.map_err(|error| problem(&error))?;
-            let mut found = Vec::with_capacity(asked.len());
-            for (asked, key) in asked.iter().zip(keys) {
-                found.push(match key {
-                    Ok(key) => {
-                        looked_up.push(key);
-                        self.find_log(asked, key).await
-                    }
-                    Err(error) => Err(problem(&error)),
-                });
-            }
-            // Whoever is taken away from now on is told when the subscription stands.
-            if self.services.streams.removals() == removals {
+        let mut removals = self.services.streams.removals();
+        let mut found = Vec::with_capacity(asked.len());
+        for (asked, key) in asked.iter().zip(self.memberships(connection, asked).await?) {
+            found.push(match key {
+                Ok(key) => {
+                    looked_up.push(key);
+                    self.find_log(asked, key).await
+                }
+                Err(problem) => Err(problem),
+            });
+        }
+        // Whoever was taken away meanwhile must not join. Whoever is from the last look on is told when the subscription stands.
+        for _ in 0..LOOKS {
+            let now = self.services.streams.removals();
+            if now == removals {
                 return Ok(found);
             }
+            removals = now;
+            for (found, key) in found.iter_mut().zip(self.memberships(connection, asked).await?) {
+                if let Err(problem) = key {
+                    *found = Err(problem);
+                }
+            }
         }
+        Err(Code::Busy.problem("memberships are changing too fast; ask again"))
+    }
+
+    async fn memberships(
+        &self,
+        connection: &Connection,
+        asked: &[Asked],
+    ) -> Result<Vec<Result<ConversationKey, wire::Problem>>, wire::Problem> {
+        let ids = asked.iter().map(|asked| asked.id).collect();
+        let keys = self.services.conversations.logs_of(&connection.identity, ids).await;
+        let keys = keys.map_err(|error| problem(&error))?;
+        Ok(keys.into_iter().map(|key| key.map_err(|error| problem(&error))).collect())
     }
 
     async fn find_log(&self, asked: &Asked, key: ConversationKey) -> Found {
@@ -147,7 +177,12 @@ impl Worker {
         wire::SubscribedLog { conversation_id: asked.id.to_wire(), outcome: Some(outcome) }
     }
 
-    fn join_log(&self, connection: &Connection, asked: &Asked, log: &Arc<Log>) -> Result<wire::LogState, wire::Problem> {
+    fn join_log(
+        &self,
+        connection: &Connection,
+        asked: &Asked,
+        log: &Arc<Log>,
+    ) -> Result<wire::LogState, wire::Problem> {
         let cursor = asked.check(log)?;
         // Another socket's look at the log may have ended in between, and the log's time here with it.
         let now = self.services.streams.subscribers().join_log(log.key, log.conversation_id, self.number());
@@ -240,21 +275,27 @@ impl Worker {
             return false;
         }
         let behind = self.readers.borrow().behind(connection.id.slot).to_vec();
+        // One range at a time: each may be as large as all that a connection may have waiting.
+        let mut may_read = !behind.iter().any(|behind| behind.is_reading);
         for behind in behind {
             if !behind.is_reading && !connection.state.borrow().closing {
-                self.catch_up_with(connection, behind);
+                may_read &= !self.catch_up_with(connection, behind, may_read);
             }
         }
         connection.state.borrow().waiting_bytes() > 0
     }
 
-    fn catch_up_with(self: &Rc<Self>, connection: &Rc<Connection>, behind: Behind) {
+    /// Whether the rest has to be read from the store, which has begun.
+    fn catch_up_with(self: &Rc<Self>, connection: &Rc<Connection>, behind: Behind, may_read: bool) -> bool {
         let (slot, index, mut cursor) = (connection.id.slot, behind.log, behind.cursor);
         loop {
             let mut readers = self.readers.borrow_mut();
-            let Some((log, at)) = readers.get(index).map(|readers| (readers.log.clone(), readers.at)) else { return };
+            let Some((log, at)) = readers.get(index).map(|readers| (readers.log.clone(), readers.at)) else {
+                return false;
+            };
             if cursor == at {
-                return readers.follow(slot, index, self.broadcast.borrow().is_underway());
+                readers.follow(slot, index, self.broadcast.borrow().is_underway());
+                return false;
             }
             if cursor > at {
                 readers.wait(slot, index);
@@ -262,12 +303,12 @@ impl Worker {
                     self.grown.borrow_mut().push_back(log);
                     self.more_to_hand_out.notify_one();
                 }
-                return;
+                return false;
             }
             let mut state = connection.state.borrow_mut();
             let room = self.rules.budget_bytes.saturating_sub(state.waiting_bytes());
             if room == 0 {
-                return;
+                return false;
             }
             match log.after(cursor, at, room).filter(|items| !items.is_empty()) {
                 Some(items) => {
@@ -277,10 +318,11 @@ impl Worker {
                     }
                     readers.advance(slot, index, cursor);
                 }
+                None if !may_read => return false,
                 None => {
                     readers.reading(slot, index, true);
                     spawn_local(self.clone().read_log(connection.clone(), log, index, cursor));
-                    return;
+                    return true;
                 }
             }
         }
@@ -327,12 +369,12 @@ impl Worker {
 }
 
 fn too_many(max: usize) -> wire::Problem {
-    Code::TooManyLogs.problem(&format!("a socket reads at most {max} logs here"))
+    Code::TooManyLogs.problem(format!("a socket reads at most {max} logs here"))
 }
 
 fn problem(error: &ConversationError) -> wire::Problem {
     if error.code() == Code::Internal {
         tracing::error!(%error, "a log could not be read");
     }
-    error.code().problem(&error.to_string())
+    error.code().problem(error.to_string())
 }

@@ -52,9 +52,8 @@ impl Readers {
     pub(super) fn attach(&mut self, log: &Arc<Log>, worker: u16) -> LogIndex {
         let Self { by_key, logs, free, .. } = self;
         let known = by_key.get(&log.key).copied();
-        let same = |index: &LogIndex| {
-            logs[*index as usize].as_ref().is_some_and(|readers| Arc::ptr_eq(&readers.log, log))
-        };
+        let same =
+            |index: &LogIndex| logs[*index as usize].as_ref().is_some_and(|readers| Arc::ptr_eq(&readers.log, log));
         if let Some(index) = known.filter(same) {
             return index;
         }

@@ -11,12 +11,8 @@ use martlet_protocol::{
 use super::{FrameRate, Output, Rules, reader::Reader};
 use crate::{streams::MailboxRange, subscribers::LiveItem};
 
-pub(super) const RULES: Rules = Rules {
-    hold: Duration::from_millis(20),
-    budget_bytes: 1 << 20,
-    max_in_flight: 4,
-    frames: FrameRate::new(0, 0),
-};
+pub(super) const RULES: Rules =
+    Rules { hold: Duration::from_millis(20), budget_bytes: 1 << 20, max_in_flight: 4, frames: FrameRate::new(0, 0) };
 const EPOCH: u64 = 3;
 const START: Duration = Duration::ZERO;
 

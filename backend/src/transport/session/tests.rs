@@ -11,12 +11,8 @@ use martlet_storage::DeviceKey;
 use super::{FrameRate, Output, Rules, Send, Session, Task};
 use crate::{streams::MailboxRange, subscribers::Whisper};
 
-const RULES: Rules = Rules {
-    hold: Duration::from_millis(20),
-    budget_bytes: 1 << 20,
-    max_in_flight: 2,
-    frames: FrameRate::new(0, 0),
-};
+const RULES: Rules =
+    Rules { hold: Duration::from_millis(20), budget_bytes: 1 << 20, max_in_flight: 2, frames: FrameRate::new(0, 0) };
 
 fn session() -> Session {
     Session::new(&wire::MailboxState { epoch: 1, head_seq: 0, acked_seq: 0 })
@@ -52,7 +48,10 @@ fn refusal(out: &[Output]) -> Option<(u64, Code)> {
 fn sends_are_handed_back_and_answered_by_ref() {
     let mut session = session();
     let (handed, out) = send(&mut session, 7);
-    assert_eq!(handed, Some(Task::Send(Send { reference: 7, request: wire::SendRequest::default(), ephemeral: false })));
+    assert_eq!(
+        handed,
+        Some(Task::Send(Send { reference: 7, request: wire::SendRequest::default(), ephemeral: false }))
+    );
     assert_eq!(out, []);
     let frame = Some(Frame::Accepted(wire::Accepted::default()));
     let expected = Output::Frame(wire::NodeFrame { r#ref: 7, frame });

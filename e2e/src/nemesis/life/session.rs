@@ -278,6 +278,11 @@ impl Life {
             node_frame::Frame::Hello(_) | node_frame::Frame::CaughtUp(_) | node_frame::Frame::Draining(_) => {}
             // Ephemeral messages promise nothing that could be judged, and nobody here sends any.
             node_frame::Frame::Ephemeral(_) | node_frame::Frame::AcceptedEphemeral(_) => {}
+            // Nobody here reads a log.
+            node_frame::Frame::Subscribed(_)
+            | node_frame::Frame::Unsubscribed(_)
+            | node_frame::Frame::LogItems(_)
+            | node_frame::Frame::LogEnded(_) => {}
         }
         Ok(After::GoOn)
     }
