@@ -45,6 +45,8 @@ pub(super) struct Reading {
     pub(super) worker: u16,
     /// It was told that there is something, and has not taken it yet.
     pub(super) is_told: bool,
+    /// Its followers have everything up to here, or it has taken that for them.
+    pub(super) taken: u64,
 }
 
 /// What a worker takes at once.
@@ -94,10 +96,11 @@ impl Log {
     #[must_use]
     pub fn begin(&self, worker: u16) -> u64 {
         let mut state = self.state.lock();
+        let end = state.tail.end();
         for reading in state.workers.iter_mut().filter(|reading| reading.worker == worker) {
-            reading.is_told = false;
+            (reading.is_told, reading.taken) = (false, end);
         }
-        state.tail.end()
+        end
     }
 
     /// After which `seq` something is missing that is known to exist.
@@ -121,7 +124,7 @@ impl Log {
         let reached = items.as_ref().map_or(end, |items| items.last().map_or(cursor, |last| last.to_seq));
         let is_more = reached < end;
         if let Some(reading) = state.workers.iter_mut().find(|reading| reading.worker == worker) {
-            reading.is_told = is_more;
+            (reading.is_told, reading.taken) = (is_more, reached);
         }
         items.map_or(Pulled::Gone(end), |items| Pulled::Items(items, is_more))
     }
@@ -133,7 +136,7 @@ impl Log {
         change(&mut state.tail);
         self.kept.add(state.tail.bytes());
         self.kept.remove(bytes_before);
-        self.trim(&mut state.tail);
+        self.trim(&mut state);
         let is_holed = state.tail.hole().is_some();
         if state.tail.end() == end_before {
             return (Vec::new(), is_holed);
@@ -142,10 +145,15 @@ impl Log {
         (state.workers.iter_mut().filter_map(tell).collect(), is_holed)
     }
 
-    fn trim(&self, tail: &mut Tail) {
+    /// What some worker has yet to take for its followers stays, as long as the log is within its own limit: were it gone, each of them
+    /// would have to read it from the store.
+    fn trim(&self, state: &mut State) {
+        let taken = state.workers.iter().map(|reading| reading.taken).min().unwrap_or(u64::MAX);
+        let tail = &mut state.tail;
         loop {
             let bytes = tail.bytes();
-            let over = bytes > self.kept.limits.per_log_bytes || (bytes > LEAST_TAIL_BYTES && self.kept.is_over());
+            let is_spare = bytes > LEAST_TAIL_BYTES && tail.oldest().is_some_and(|to_seq| to_seq <= taken);
+            let over = bytes > self.kept.limits.per_log_bytes || (is_spare && self.kept.is_over());
             if !over || !tail.shorten() {
                 return;
             }

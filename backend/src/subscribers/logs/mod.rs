@@ -98,7 +98,7 @@ impl Logs {
         });
         let mut state = log.state.lock();
         if !state.workers.iter().any(|reading| reading.worker == worker) {
-            state.workers.push(Reading { worker, is_told: false });
+            state.workers.push(Reading { worker, is_told: false, taken: 0 });
         }
         drop(state);
         (log.clone(), is_new)
@@ -267,6 +267,9 @@ mod tests {
         assert!(matches!(first.pull(0, 0, 1), Pulled::Gone(100)));
         let second = join(&logs, 2, 0);
         logs.change(&second, Change::Loaded((1..=100).map(|seq| entry(seq, 1000)).collect(), 100));
+        assert!(logs.kept_bytes() > 150_000, "nobody has taken it yet");
+        assert_eq!(second.begin(0), 100);
+        logs.change(&second, Change::Came(vec![entry(101, 10)]));
         assert!(logs.kept_bytes() <= 150_000 + log::LEAST_TAIL_BYTES, "{}", logs.kept_bytes());
         assert!(second.after(99, 100, 1).is_some_and(|items| items.len() == 1), "the newest is there");
     }

@@ -145,6 +145,11 @@ impl Tail {
         self.bytes + self.held_bytes
     }
 
+    /// The last `seq` of the oldest item.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.items.front().map(|oldest| oldest.to_seq)
+    }
+
     /// Forgets the oldest item. False if there is only one.
     pub(super) fn shorten(&mut self) -> bool {
         if self.items.len() <= 1 {

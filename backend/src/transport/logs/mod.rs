@@ -6,7 +6,7 @@
 mod broadcast;
 mod readers;
 
-use std::{rc::Rc, sync::Arc};
+use std::{collections::HashSet, rc::Rc, sync::Arc};
 
 use martlet_protocol::{
     id::ConversationId,
@@ -213,10 +213,14 @@ impl Worker {
 
     /// Ends the reading of logs that a client names. One that is not read is not read afterwards either.
     pub(super) fn unsubscribe(self: &Rc<Self>, connection: &Rc<Connection>, ids: &[bytes::Bytes]) {
-        for id in ids {
-            if let Ok(id) = ConversationId::try_from(id.as_ref()) {
-                self.unsubscribe_one(connection, &id);
-            }
+        // Looked up the other way round: a frame may name any number, a socket reads few.
+        let ids: HashSet<_> = ids.iter().filter_map(|id| ConversationId::try_from(id.as_ref()).ok()).collect();
+        let named = |index: &LogIndex| {
+            self.readers.borrow().get(*index).is_some_and(|readers| ids.contains(&readers.log.conversation_id))
+        };
+        let indexes: Vec<_> = connection.state.borrow().logs.iter().copied().filter(named).collect();
+        for index in indexes {
+            self.stop_reading(connection, index);
         }
     }
 
