@@ -143,7 +143,7 @@ async fn every_request_of_an_address_is_counted_and_over_the_rate_nothing_is_loo
         answer.refused(Code::RateLimited);
     }
     for path in ["/health", "/ready"] {
-        assert_eq!(node.get(path, "").await.status, 200, "whoever asks how the node is gets an answer");
+        assert!(node.get(path, "").await.status.is_success(), "whoever asks how the node is gets an answer: {path}");
     }
     node.clock.advance(Duration::from_secs(2));
     node.get("/v1/conversations", "").await.refused(Code::Unauthenticated);
