@@ -4,7 +4,7 @@ use martlet_protocol::{
     chain::members::MembershipError,
     id::ConversationId,
     problem::Code,
-    rest::{SignedDeviceList, SignedMembershipLink},
+    rest::{SignedDeviceList, SignedMembershipLink, TwoCursors},
 };
 use martlet_storage::{
     StorageError,
@@ -54,8 +54,8 @@ pub enum ConversationError {
     #[error("this conversation has no log: its messages come to each device's mailbox")]
     NoLog,
     /// Both directions at once.
-    #[error("a page is after a cursor or before one, not both")]
-    TwoCursors,
+    #[error(transparent)]
+    TwoCursors(#[from] TwoCursors),
     /// The store failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -76,7 +76,7 @@ impl ConversationError {
             Self::Exists(_) => Code::ConversationExists,
             Self::TooManyMembers { .. } => Code::TooManyMembers,
             Self::TitleTooLong { .. } => Code::TextInvalid,
-            Self::CursorUnknown | Self::TwoCursors => Code::Malformed,
+            Self::CursorUnknown | Self::TwoCursors(_) => Code::Malformed,
             Self::Storage(StorageError::Busy) => Code::Busy,
             Self::Storage(error) if error.may_pass() => Code::Unavailable,
             Self::Storage(_) => Code::Internal,

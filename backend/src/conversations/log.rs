@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use martlet_protocol::{
     id::{AccountId, Blob, ConversationId},
-    rest::{ConversationMember, LogEntry, LogGap, LogGapReason, LogItem, LogPage, LogQuery, Page, PageQuery},
+    rest::{
+        ConversationMember, HistoryFrom, HistoryQuery, LogEntry, LogGap, LogGapReason, LogItem, LogPage, Page,
+        PageQuery,
+    },
     wire::{self, GapReason},
 };
 use martlet_storage::{ConversationKey, StorageError, accounts, conversations, logs};
@@ -23,16 +26,15 @@ impl Conversations {
         &self,
         identity: &DeviceIdentity,
         conversation_id: ConversationId,
-        query: LogQuery,
+        query: HistoryQuery,
     ) -> Result<LogPage, ConversationError> {
-        let cursor = match (query.after, query.before) {
-            (Some(_), Some(_)) => return Err(ConversationError::TwoCursors),
-            (Some(seq), None) => logs::LogCursor::After(seq),
-            (None, before) => logs::LogCursor::Before(before.unwrap_or(u64::MAX)),
+        let cursor = match query.from()? {
+            HistoryFrom::After(seq) => logs::LogCursor::After(seq),
+            HistoryFrom::Before(seq) => logs::LogCursor::Before(seq),
         };
         let account_key = identity.account_key;
         let (max_bytes, now_s) = (self.0.config.logs.max_page_bytes, self.0.clock.earliest_s());
-        let max_items = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+        let max_items = query.max_items();
         let range = self.0.db.read(move |conn| {
             let row = find(conn, &conversation_id, account_key)?;
             let query = logs::LogQuery { conversation: row.conversation_key, cursor, max_items, max_bytes, now_s };

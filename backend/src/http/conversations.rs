@@ -7,7 +7,7 @@ use actix_web::{
 use martlet_protocol::{
     id::ConversationId,
     rest::{
-        ChangeMembership, Conversation, ConversationMember, CreateConversation, LogPage, LogQuery, MembershipLinks,
+        ChangeMembership, Conversation, ConversationMember, CreateConversation, HistoryQuery, LogPage, MembershipLinks,
         MembershipQuery, Page, PageQuery, Problem, SetTitle,
     },
 };
@@ -123,7 +123,7 @@ pub(super) async fn members(
 ///
 /// Forwards after a `seq`, backwards before one, or the newest. Every `seq` of the page is in exactly one item.
 #[utoipa::path(get, path = "/v1/conversations/{conversation_id}/log", tag = "conversations",
-    params(("conversation_id" = ConversationId, Path), LogQuery), security(("device_token" = [])), responses(
+    params(("conversation_id" = ConversationId, Path), HistoryQuery), security(("device_token" = [])), responses(
     (status = 200, body = LogPage),
     (status = "default", body = Problem, content_type = "application/problem+json",
      description = "not_found, malformed, unauthenticated, rate_limited, busy")))]
@@ -131,7 +131,7 @@ pub(super) async fn log(
     services: Data<Services>,
     caller: Caller,
     conversation_id: Path<ConversationId>,
-    query: Query<LogQuery>,
+    query: Query<HistoryQuery>,
 ) -> Result<Json<LogPage>, ApiError> {
     caller.asks(&services)?;
     Ok(Json(services.conversations.log_page(&caller.identity, *conversation_id, *query).await?))

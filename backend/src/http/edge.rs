@@ -46,16 +46,16 @@ pub(super) async fn edge<B: MessageBody + 'static>(
     let unread = services.map(|services| Unread::of(&mut request, max_message_body_bytes(&services.config)));
     let began = clock.as_ref().map(crate::clock::Clock::elapsed);
     request.extensions_mut().insert(id.clone());
-    let outcome = match within_rate(&request) {
-        Ok(()) => next.call(request).await,
-        // Nothing of it was looked at, and its body is not read either.
-        Err(error) => return Ok(refused(request, &error, &id)),
+    let refused = within_rate(&request).err();
+    let outcome = match &refused {
+        None => next.call(request).await.map(|response| finish(response, &id)),
+        Some(error) => Ok(request.into_response(error.response(&id.0))),
     };
     if let Some(unread) = unread {
         unread.discard().await;
     }
     let response = match outcome {
-        Ok(response) => finish(response, &id),
+        Ok(response) => response,
         Err(error) => {
             // The request went with the call (the router needs it unshared), so there is nothing to log an access of.
             let error = api_error(&error);
@@ -77,10 +77,6 @@ fn within_rate(request: &ServiceRequest) -> Result<(), ApiError> {
         return Ok(());
     }
     services.limits.request_from(extract::peer(request.request(), services)).map_err(ApiError::rate_limited)
-}
-
-fn refused(request: ServiceRequest, error: &ApiError, id: &RequestId) -> ServiceResponse<BoxBody> {
-    with_headers(request.into_response(error.response(&id.0)), id)
 }
 
 /// Answers of handlers pass as they are, refusals are written again with the request's id.

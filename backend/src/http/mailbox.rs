@@ -4,7 +4,7 @@ use actix_web::web::{Data, Json, Query};
 use martlet_protocol::{
     id::{Blob, InvalidText},
     problem::Code,
-    rest::{MailboxEntry, MailboxGap, MailboxGapReason, MailboxItem, MailboxPage, MailboxQuery, Problem},
+    rest::{HistoryQuery, MailboxEntry, MailboxGap, MailboxGapReason, MailboxItem, MailboxPage, Problem},
     wire::GapReason,
 };
 use martlet_storage::StorageError;
@@ -12,17 +12,14 @@ use martlet_storage::StorageError;
 use super::{ApiError, extract::Caller};
 use crate::{
     services::Services,
-    streams::{LiveItem, PageFrom, PageWanted},
+    streams::{LiveItem, PageWanted},
 };
-
-const DEFAULT_PAGE: u32 = 50;
-const MAX_PAGE: u32 = 200;
 
 /// Reads the device's own mailbox
 ///
 /// Forwards after a `seq`, backwards before one, or the newest. Every `seq` of the page is in exactly one item; what was acknowledged or
 /// has had its time is a gap.
-#[utoipa::path(get, path = "/v1/mailbox", tag = "messages", params(MailboxQuery),
+#[utoipa::path(get, path = "/v1/mailbox", tag = "messages", params(HistoryQuery),
     security(("device_token" = [])), responses(
     (status = 200, body = MailboxPage),
     (status = "default", body = Problem, content_type = "application/problem+json",
@@ -30,19 +27,12 @@ const MAX_PAGE: u32 = 200;
 pub(super) async fn page(
     services: Data<Services>,
     caller: Caller,
-    query: Query<MailboxQuery>,
+    query: Query<HistoryQuery>,
 ) -> Result<Json<MailboxPage>, ApiError> {
     caller.asks(&services)?;
-    let from = match (query.after, query.before) {
-        (Some(_), Some(_)) => {
-            return Err(ApiError::new(Code::Malformed, "a page is after a cursor or before one, not both"));
-        }
-        (Some(seq), None) => PageFrom::After(seq),
-        (None, before) => PageFrom::Before(before.unwrap_or(u64::MAX)),
-    };
     let wanted = PageWanted {
-        from,
-        max_items: query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE),
+        from: query.from().map_err(|error| ApiError::new(Code::Malformed, error.to_string()))?,
+        max_items: query.max_items(),
         max_bytes: services.config.logs.max_page_bytes,
     };
     let range = services.streams.mailbox_page(caller.identity.device_key, wanted).await.map_err(from_storage)?;

@@ -113,7 +113,7 @@ impl StoredLogs {
         while let Some(after_seq) = log.hole() {
             match self.range(log.key, after_seq).await {
                 Ok(Some(range)) if range.epoch == log.epoch && range.head_seq > after_seq => {
-                    self.subscribers.change_log(log, LogChange::Read(range.items));
+                    self.subscribers.change_log(log, LogChange::Came(range.items));
                 }
                 // Of another store, or one that has not come so far: whoever noticed closes the sockets.
                 Ok(_) => return true,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use martlet_protocol::wire;
+use martlet_protocol::{rest::HistoryFrom, wire};
 use martlet_storage::{
     Conn, Db, DeviceKey, StorageError,
     mailbox::{self, BackQuery, Item, Range, RangeQuery},
@@ -45,20 +45,11 @@ pub struct Wanted {
     pub max_bytes: usize,
 }
 
-/// From where a page is read.
-#[derive(Debug, Clone, Copy)]
-pub enum PageFrom {
-    /// Forwards, after this `seq`.
-    After(u64),
-    /// Backwards, before this `seq`.
-    Before(u64),
-}
-
 /// Which page of a mailbox.
 #[derive(Debug, Clone, Copy)]
 pub struct PageWanted {
     /// From where.
-    pub from: PageFrom,
+    pub from: HistoryFrom,
     /// At most so many.
     pub max_items: u32,
     /// About so many bytes.
@@ -117,10 +108,10 @@ impl Mailboxes {
         let now_s = self.clock.earliest_s();
         self.db
             .read(move |conn| match from {
-                PageFrom::After(after_seq) => {
+                HistoryFrom::After(after_seq) => {
                     read_range(conn, &RangeQuery { device, after_seq, max_items, max_bytes, now_s })
                 }
-                PageFrom::Before(before_seq) => {
+                HistoryFrom::Before(before_seq) => {
                     let Some(state) = mailbox::state(conn, device)? else { return Ok(None) };
                     let query = BackQuery { device, before_seq, max_entries: max_items, max_bytes, now_s };
                     let range = mailbox::range_before(conn, &query)?;

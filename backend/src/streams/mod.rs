@@ -42,7 +42,7 @@ use gate::{Gate, Moment};
 pub use logs::LogRange;
 use logs::StoredLogs;
 use mailboxes::Mailboxes;
-pub use mailboxes::{MailboxRange, PageFrom, PageWanted, Wanted};
+pub use mailboxes::{MailboxRange, PageWanted, Wanted};
 
 /// One entry for one device, as the commit thread hands it over.
 #[derive(Debug, Clone)]

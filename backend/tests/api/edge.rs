@@ -59,7 +59,20 @@ async fn bodies_that_are_no_json_are_problems() {
 /// A proxy that has written a whole body must be able to read the refusal: a reset makes the node look like one that failed.
 #[tokio::test]
 async fn a_refusal_that_reads_no_body_leaves_the_connection_whole() {
-    let node = TestNode::start().await;
+    for (rate, code, status) in [(0, "unauthenticated", 401), (1, "rate_limited", 429)] {
+        let node = TestNode::start_with(|config| {
+            config.limits.requests_per_address_per_second = rate;
+            config.limits.requests_per_address_burst = rate;
+        })
+        .await;
+        // The one that the rate allows.
+        node.get("/v1/nowhere", "").await;
+        refused_with_its_body(&node, code, status).await;
+        node.stop().await;
+    }
+}
+
+async fn refused_with_its_body(node: &TestNode, code: &str, status: u16) {
     let body = "x".repeat(3 << 20);
     let request = format!(
         "POST /v1/conversations/{}/messages HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\n\
@@ -71,14 +84,13 @@ async fn a_refusal_that_reads_no_body_leaves_the_connection_whole() {
     for round in 0..5 {
         stream.write_all(request.as_bytes()).await.unwrap_or_else(|error| panic!("written in round {round}: {error}"));
         let mut answer = Vec::new();
-        while !String::from_utf8_lossy(&answer).contains("\"unauthenticated\"") {
+        while !String::from_utf8_lossy(&answer).contains(&format!("\"{code}\"")) {
             let read = stream.read_buf(&mut answer).await.expect("an answer");
             assert_ne!(read, 0, "closed in round {round} after {}", String::from_utf8_lossy(&answer));
         }
-        assert!(answer.starts_with(b"HTTP/1.1 401 "), "{}", String::from_utf8_lossy(&answer));
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(expected.as_bytes()), "{}", String::from_utf8_lossy(&answer));
     }
-    drop(stream);
-    node.stop().await;
 }
 
 #[tokio::test]

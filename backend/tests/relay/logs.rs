@@ -71,7 +71,7 @@ async fn what_is_too_large_or_of_another_epoch_is_looked_for_in_the_store() {
     here.relay.publish_to_logs(vec![(log.key, item(1, 10)), (log.key, item(2, 2000)), (log.key, item(3, 10))]);
     there.until("the hole is known", || log.hole() == Some(1)).await;
     assert_eq!(there.subscribers.logs().take_holed().len(), 1);
-    there.subscribers.change_log(&log, LogChange::Read(vec![item(2, 2000)]));
+    there.subscribers.change_log(&log, LogChange::Came(vec![item(2, 2000)]));
     assert_eq!((log.end(), log.hole()), (3, None));
 
     here.subscribers.set_epoch(2);

@@ -3,10 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{
-    id::{Blob, InvalidText, MessageId},
-    wire,
-};
+use crate::id::{Blob, MessageId};
 
 /// The epoch of a group's keys, which the node compares and knows nothing else of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -16,21 +13,6 @@ pub struct GroupEpoch {
     /// The message ends it: the next is `current` + 1.
     #[serde(default)]
     pub advance: bool,
-}
-
-/// Query of `GET /v1/conversations/{conversation_id}/log`.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct LogQuery {
-    /// Forwards, the entries after this `seq`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<u64>,
-    /// Backwards, the entries before this `seq`. With neither: the newest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<u64>,
-    /// At most this many (default 50, at most 200); fewer if they are large.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
 }
 
 /// A part of a log. What is appended meanwhile changes no page that was read before.
@@ -92,19 +74,4 @@ pub struct LogGap {
     pub to_seq: u64,
     /// Why.
     pub reason: LogGapReason,
-}
-
-impl TryFrom<&wire::LogEntry> for LogEntry {
-    type Error = InvalidText;
-
-    fn try_from(entry: &wire::LogEntry) -> Result<Self, InvalidText> {
-        Ok(Self {
-            seq: entry.seq,
-            message_id: entry.message_id.as_ref().try_into()?,
-            accepted_at_ms: entry.accepted_at_ms,
-            group_epoch: entry.group_epoch,
-            suite: entry.suite,
-            content: Blob(entry.content.clone()),
-        })
-    }
 }

@@ -5,21 +5,6 @@ use utoipa::ToSchema;
 
 use crate::id::{Blob, EntryId};
 
-/// Query of `GET /v1/mailbox`.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct MailboxQuery {
-    /// Forwards, the entries after this `seq`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<u64>,
-    /// Backwards, the entries before this `seq`. With neither: the newest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<u64>,
-    /// At most this many (default 50, at most 200); fewer if they are large.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
-}
-
 /// A part of the mailbox. Reading acknowledges nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MailboxPage {

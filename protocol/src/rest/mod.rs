@@ -2,6 +2,7 @@
 
 mod accounts;
 mod conversations;
+mod history;
 mod logs;
 mod mailbox;
 mod messages;
@@ -9,6 +10,7 @@ mod trust;
 
 pub use accounts::*;
 pub use conversations::*;
+pub use history::{HistoryFrom, HistoryQuery, TwoCursors};
 pub use logs::*;
 pub use mailbox::*;
 pub use messages::*;

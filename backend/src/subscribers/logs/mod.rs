@@ -127,7 +127,7 @@ impl Logs {
     pub(super) fn change(&self, log: &Arc<Log>, change: Change) -> Vec<u16> {
         let (to_tell, is_holed) = log.change(|tail| match change {
             Change::Loaded(items, head) => tail.load(items, head),
-            Change::Came(items) | Change::Read(items) => items.into_iter().for_each(|item| tail.put(item)),
+            Change::Came(items) => items.into_iter().for_each(|item| tail.put(item)),
             Change::HeadSeen(head) => tail.head_seen(head),
         });
         if is_holed {
@@ -185,10 +185,8 @@ impl Logs {
 pub enum Change {
     /// Its newest part was read, with its head.
     Loaded(Vec<Arc<LiveLogItem>>, u64),
-    /// These were committed, here or elsewhere.
+    /// These were committed, here or elsewhere, or read to fill a hole.
     Came(Vec<Arc<LiveLogItem>>),
-    /// These were read to fill a hole.
-    Read(Vec<Arc<LiveLogItem>>),
     /// It reaches this far.
     HeadSeen(u64),
 }
@@ -282,7 +280,7 @@ mod tests {
         assert!(logs.change(&log, Change::Came(vec![entry(2, 1)])).is_empty());
         assert!(logs.change(&log, Change::Came(vec![entry(3, 1)])).is_empty());
         assert_eq!((logs.take_holed().len(), log.hole()), (1, Some(0)));
-        assert_eq!(logs.change(&log, Change::Read(vec![entry(1, 1)])), [0]);
+        assert_eq!(logs.change(&log, Change::Came(vec![entry(1, 1)])), [0]);
         assert_eq!((log.end(), log.hole(), logs.take_holed().len()), (3, None, 0));
         logs.doubt([ConversationKey(1), ConversationKey(2)]);
         assert_eq!(logs.take_doubtful().len(), 1);

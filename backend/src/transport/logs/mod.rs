@@ -201,11 +201,8 @@ impl Worker {
         }
         let index = readers.attach(log, self.number());
         let slot = connection.id.slot;
-        readers.add(slot, index, cursor);
-        if is_known {
-            // Added first, so that the log does not lose its only reader.
-            readers.begin_again(slot, index, cursor);
-        } else {
+        readers.begin(slot, index, cursor, !is_known);
+        if !is_known {
             state.add_log(index);
         }
         Ok(wire::LogState { epoch: log.epoch, head_seq: log.end() })

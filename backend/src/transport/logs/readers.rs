@@ -94,23 +94,18 @@ impl Readers {
         self.logs.get_mut(index as usize)?.as_mut()
     }
 
-    /// A connection begins to read after `cursor`. It is behind until it is found not to be.
-    pub(super) fn add(&mut self, slot: Slot, index: LogIndex, cursor: u64) {
-        if let Some(readers) = self.get_mut(index) {
-            readers.count += 1;
-            self.behind.entry(slot).or_default().push(Behind { log: index, cursor, is_reading: false });
-        }
+    /// A connection reads this log after `cursor`, from now on or from another place than before. It is behind until it is found not to be.
+    pub(super) fn begin(&mut self, slot: Slot, index: LogIndex, cursor: u64, is_new: bool) {
+        self.forget(slot, index);
+        let Some(readers) = self.get_mut(index) else { return };
+        readers.count += usize::from(is_new);
+        self.behind.entry(slot).or_default().push(Behind { log: index, cursor, is_reading: false });
     }
 
     /// A connection reads this log no more. The log, if nobody here does.
     pub(super) fn remove(&mut self, slot: Slot, index: LogIndex) -> Option<Arc<Log>> {
-        self.forget_behind(slot, index);
-        let readers = self.logs.get_mut(index as usize)?.as_mut()?;
-        if let Ok(at) = readers.live.binary_search(&slot) {
-            readers.live.remove(at);
-        }
-        readers.late.retain(|late| *late != slot);
-        readers.ahead.retain(|ahead| *ahead != slot);
+        self.forget(slot, index);
+        let readers = self.get_mut(index)?;
         readers.count -= 1;
         if readers.count > 0 {
             return None;
@@ -123,10 +118,15 @@ impl Readers {
         Some(log)
     }
 
-    /// A connection that reads this log already (and was added once more) goes on from `cursor`.
-    pub(super) fn begin_again(&mut self, slot: Slot, index: LogIndex, cursor: u64) {
-        self.remove(slot, index);
-        self.behind.entry(slot).or_default().push(Behind { log: index, cursor, is_reading: false });
+    /// It stands nowhere in this log.
+    fn forget(&mut self, slot: Slot, index: LogIndex) {
+        self.forget_behind(slot, index);
+        let Some(readers) = self.get_mut(index) else { return };
+        if let Ok(at) = readers.live.binary_search(&slot) {
+            readers.live.remove(at);
+        }
+        readers.late.retain(|late| *late != slot);
+        readers.ahead.retain(|ahead| *ahead != slot);
     }
 
     /// What the connection is behind with.
@@ -263,7 +263,7 @@ mod tests {
         let (mut readers, log) = (Readers::default(), log(1));
         let index = readers.attach(&log, 0);
         assert_eq!((readers.attach(&log, 0), readers.find(&log)), (index, Some(index)));
-        readers.add(5, index, 7);
+        readers.begin(5, index, 7, true);
         assert_eq!(readers.behind(5), [Behind { log: index, cursor: 7, is_reading: false }]);
         readers.follow(5, index, false);
         let state = readers.get(index).expect("there");
@@ -273,14 +273,17 @@ mod tests {
         assert!(readers.get(index).expect("there").live().is_empty());
         readers.fall_behind(5, index, 3);
         assert_eq!(readers.behind(5).len(), 1, "it was behind already");
+        readers.begin(5, index, 2, false);
+        assert_eq!(readers.behind(5), [Behind { log: index, cursor: 2, is_reading: false }], "it begins elsewhere");
+        assert!(readers.remove(5, index).is_some(), "it was one reader all the time");
     }
 
     #[test]
     fn the_last_one_takes_the_log_away_and_its_place_is_used_again() {
         let (mut readers, first) = (Readers::default(), log(1));
         let index = readers.attach(&first, 0);
-        readers.add(1, index, 0);
-        readers.add(2, index, 0);
+        readers.begin(1, index, 0, true);
+        readers.begin(2, index, 0, true);
         readers.follow(2, index, false);
         assert!(readers.remove(1, index).is_none());
         assert!(readers.remove(2, index).is_some_and(|gone| Arc::ptr_eq(&gone, &first)));
@@ -292,7 +295,7 @@ mod tests {
     fn the_same_log_after_the_numbering_began_anew_is_another() {
         let (mut readers, old, new) = (Readers::default(), log(1), log(1));
         let index = readers.attach(&old, 0);
-        readers.add(1, index, 0);
+        readers.begin(1, index, 0, true);
         assert_ne!(readers.attach(&new, 0), index);
         assert!(readers.find(&old).is_none(), "nobody new joins it");
         assert!(readers.remove(1, index).is_some());
@@ -303,7 +306,7 @@ mod tests {
     fn who_joins_while_something_is_handed_out_does_not_get_it_twice() {
         let (mut readers, log) = (Readers::default(), log(1));
         let index = readers.attach(&log, 0);
-        readers.add(1, index, 10);
+        readers.begin(1, index, 10, true);
         readers.follow(1, index, true);
         assert!(!readers.get(index).expect("there").is_to_get(1));
         readers.get_mut(index).expect("there").move_to(11);
@@ -315,7 +318,7 @@ mod tests {
         let (mut readers, log) = (Readers::default(), log(1));
         let index = readers.attach(&log, 0);
         for slot in 0..100_000 {
-            readers.add(slot, index, 10);
+            readers.begin(slot, index, 10, true);
             readers.follow(slot, index, false);
         }
         let capacity = readers.get(index).expect("there").live.capacity();
