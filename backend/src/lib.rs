@@ -12,6 +12,7 @@ pub mod conversations;
 pub mod health;
 pub mod http;
 pub mod limits;
+pub mod measures;
 pub mod messages;
 pub mod relay;
 pub mod secrets;

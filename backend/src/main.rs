@@ -39,7 +39,7 @@ Examples:
   martlet check                               what would go wrong, and how to fix it
   martlet migrate                             bring the store's schema up to this release before nodes start
   martlet export ../moving                    write the embedded store and its secret into a folder
-  martlet import ../moving                    read that folder into an empty PostgreSQL
+  martlet import ../moving                    read that folder into an empty PostgreSQL, or a new directory
 
 Where values come from, each stronger than the one before:
   defaults; the config file (--config, or ./martlet.toml if it exists);
@@ -58,6 +58,7 @@ const IMPORT: &str = "\
 Examples:
   MARTLET__STORAGE__DATABASE_URL=postgres://martlet:…@db/martlet martlet import /srv/moving
   martlet import /srv/moving --config cluster.toml
+  martlet import /srv/moving --data-dir /srv/new          into a new embedded store
 
 Files are checked before anything is written, and every table is read back and compared at the end.
 The whole move, step by step: docs/MIGRATION.md.";
@@ -93,8 +94,8 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Read an exported folder into an empty PostgreSQL database (storage.database_url). No node may run on it. If it is interrupted, run
-    /// it again.
+    /// Read an exported folder into an empty PostgreSQL database (storage.database_url), or without one into a new embedded store in
+    /// storage.data_dir. No node may run on it. If it is interrupted, run it again.
     #[command(after_long_help = IMPORT)]
     Import {
         /// The folder that was exported.
@@ -237,7 +238,11 @@ fn import(config: &Config, folder: &Path) -> ExitCode {
     } else {
         format!("The secret is missing: copy the old node's node.secret to {} before a node starts.", secret.display())
     };
-    show(&format!("{moved}\n\nImported; every table was read back and is as it was exported.\n\n{next}\n"))
+    let place = match config.storage.is_shared() {
+        true => "the database".to_owned(),
+        false => config.storage.database().display().to_string(),
+    };
+    show(&format!("{moved}\n\nImported into {place}; every table was read back and is as it was exported.\n\n{next}\n"))
 }
 
 fn fail(error: &TransferError) -> ExitCode {

@@ -29,6 +29,7 @@ use crate::{
     health::Health,
     http,
     limits::Limits,
+    measures::Measures,
     messages::{self, Messages},
     relay::{self, Relay, RelayError},
     secrets::{Secrets, SecretsError},
@@ -36,6 +37,7 @@ use crate::{
     streams::Streams,
     subscribers::{MAX_WORKERS, Subscribers, TailLimits},
     transport::{Sockets, UpgradeFactory},
+    vital,
 };
 
 /// Connections that may wait to be accepted.
@@ -267,6 +269,8 @@ async fn build(
 ) -> Result<Arc<Services>, StartError> {
     let limits = Limits::new(&config.limits, clock.clone());
     let health = Health::new(node_id);
+    let measures = Measures::new();
+    vital::spawn("the upkeep of measures", measures.clone().keep());
     let tails = TailLimits { per_log_bytes: config.logs.tail_bytes, all_bytes: config.logs.all_tails_bytes };
     let subscribers = Arc::new(Subscribers::with_tails(tails));
     let relay = Relay::open(relay::Parts {
@@ -295,6 +299,7 @@ async fn build(
         db: db.clone(),
         accounts: accounts.clone(),
         streams: streams.clone(),
+        measures: measures.clone(),
         seed: seed(),
     })?;
     let conversations = Conversations::new(config.clone(), clock.clone(), db, streams.clone());
@@ -313,7 +318,7 @@ async fn build(
         stop_messages(&messages).await;
         return Err(error.into());
     }
-    Ok(Arc::new(Services { config, clock, accounts, conversations, messages, streams, limits, health }))
+    Ok(Arc::new(Services { config, clock, accounts, conversations, messages, streams, limits, health, measures }))
 }
 
 fn seed() -> [u8; 32] {
@@ -329,8 +334,8 @@ fn serve(
     internal: TcpListener,
 ) -> Result<[Listener; 2], StartError> {
     let public = public_server(services.clone(), sockets.clone(), public)?;
-    let health = services.health.clone();
-    let internal = HttpServer::new(move || App::new().configure(http::operator::configure(&health)))
+    let (health, measures) = (services.health.clone(), services.measures.clone());
+    let internal = HttpServer::new(move || App::new().configure(http::operator::configure(&health, &measures)))
         .workers(1)
         .disable_signals()
         .shutdown_timeout(REQUEST_SHUTDOWN_S)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::{
     accounts::Accounts, clock::Clock, config::Config, conversations::Conversations, health::Health, limits::Limits,
-    messages::Messages, streams::Streams,
+    measures::Measures, messages::Messages, streams::Streams,
 };
 
 /// What [`crate::http`] and [`crate::transport`] call.
@@ -27,4 +27,6 @@ pub struct Services {
     pub limits: Limits,
     /// How the node is.
     pub health: Health,
+    /// What it measures of itself.
+    pub measures: Measures,
 }

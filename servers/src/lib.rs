@@ -3,7 +3,7 @@
 //!
 //! A server ends with its value, and also with the process that started it, however that ends. In reading order:
 //!
-//! 1. [`Postgres`], [`Redis`], [`RedisCluster`], [`Sentinel`], [`Nginx`]: the servers;
+//! 1. [`Postgres`], [`Redis`], [`RedisCluster`], [`Sentinel`], [`Nginx`]: the servers, and [`Nchan`], which is measured beside a node;
 //! 2. [`shared_postgres`], [`shared_redis`], [`Database`]: one of each per test process, and an empty database per test;
 //! 3. [`Proxy`]: cuts, stalls and slows what passes through it;
 //! 4. [`Program`]: any other program, ended like a server; [`free_port`]: ports that nothing else takes.
@@ -13,6 +13,7 @@
 mod cluster;
 mod folders;
 mod log;
+mod nchan;
 mod nginx;
 mod ports;
 mod postgres;
@@ -26,6 +27,7 @@ mod wait;
 
 pub use cluster::RedisCluster;
 pub use log::last_lines;
+pub use nchan::{Nchan, NchanArgs};
 pub use nginx::Nginx;
 pub use ports::free_port;
 pub use postgres::{Postgres, Shutdown};

@@ -106,6 +106,14 @@ impl Nginx {
         self.process.as_ref().map_or(0, Process::pid)
     }
 
+    /// The first process and its workers.
+    ///
+    /// # Errors
+    /// It isn't running.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        Ok([self.pid()].into_iter().chain(self.workers()?).collect())
+    }
+
     /// Its log of errors, unless the configuration names another.
     #[must_use]
     pub fn log(&self) -> PathBuf {

@@ -2,14 +2,23 @@
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 
-use crate::health::Health;
+use crate::{health::Health, measures::Measures};
 
 /// The routes of the internal listener.
-pub fn configure(health: &Health) -> impl FnOnce(&mut web::ServiceConfig) + use<> {
-    let health = web::Data::new(health.clone());
+pub fn configure(health: &Health, measures: &Measures) -> impl FnOnce(&mut web::ServiceConfig) + use<> {
+    let (health, measures) = (web::Data::new(health.clone()), web::Data::new(measures.clone()));
     move |app| {
-        app.app_data(health).route("/health", web::get().to(health_details)).route("/ready", web::get().to(ready));
+        app.app_data(health)
+            .app_data(measures)
+            .route("/health", web::get().to(health_details))
+            .route("/ready", web::get().to(ready))
+            .route("/metrics", web::get().to(metrics));
     }
+}
+
+/// For Prometheus.
+async fn metrics(measures: web::Data<Measures>) -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(measures.render())
 }
 
 /// Details are for the operator, so they are on the internal listener only.

@@ -1,8 +1,11 @@
 //! What is written in one transaction: the sends, who waits for each, and the room they take in memory until they are answered.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use martlet_protocol::wire;
@@ -28,7 +31,12 @@ pub struct Batch {
 
 impl Batch {
     pub fn push(&mut self, job: SendJob) {
-        let SendJob { prepared: Prepared { send, key, sender, accepted, request, recipients }, reply, room } = job;
+        let SendJob {
+            prepared: Prepared { send, key, sender, accepted, request, recipients },
+            reply,
+            room,
+            queued_at: _,
+        } = job;
         self.sends.push(send);
         let reply = Mutex::new(Some(reply));
         self.waiting.push(Waiting { key, sender, accepted, request, recipients, reply, _room: room });
@@ -57,6 +65,8 @@ pub struct SendJob {
     pub prepared: Prepared,
     pub reply: Reply,
     pub room: Room,
+    /// When it was put in the queue, by a clock that never steps.
+    pub queued_at: Duration,
 }
 
 /// Who waits for a send.
@@ -139,6 +149,8 @@ fn bytes(send: &PreparedSend) -> usize {
 /// What was committed, for those who read it now.
 #[derive(Default)]
 pub struct Committed {
+    /// When, by a clock that never steps.
+    pub at: Duration,
     pub entries: Vec<Published>,
     pub to_logs: Vec<PublishedToLog>,
 }
@@ -146,7 +158,7 @@ pub struct Committed {
 impl Committed {
     /// What the devices of a send get that was given these numbers; these of its entries found a full mailbox.
     pub fn add(&mut self, send: PreparedSend, seqs: &[u64], partial: &[usize]) {
-        collect_entries(send, seqs, partial, &mut self.entries);
+        collect_entries(send, seqs, partial, self.at, &mut self.entries);
     }
 
     /// What the readers of a log get.
@@ -165,7 +177,13 @@ impl Committed {
 }
 
 /// What the devices of a committed send get.
-fn collect_entries(send: PreparedSend, seqs: &[u64], partial: &[usize], entries: &mut Vec<Published>) {
+fn collect_entries(
+    send: PreparedSend,
+    seqs: &[u64],
+    partial: &[usize],
+    under_way_since: Duration,
+    entries: &mut Vec<Published>,
+) {
     let content = send.content.unwrap_or_default();
     for (index, (entry, seq)) in send.entries.into_iter().zip(seqs).enumerate() {
         let seq = *seq;
@@ -183,7 +201,7 @@ fn collect_entries(send: PreparedSend, seqs: &[u64], partial: &[usize], entries:
             }),
         };
         let device_key = entry.device;
-        entries.push(Published { device_key, entry: Arc::new(LiveEntry { device_key, seq, item }) });
+        entries.push(Published { device_key, entry: Arc::new(LiveEntry { device_key, seq, item, under_way_since }) });
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     mismatch::Explainer,
     seal::Prepared,
 };
-use crate::{clock::Clock, config::Config, streams::Streams, vital};
+use crate::{clock::Clock, config::Config, measures::Measures, streams::Streams, vital};
 
 /// Between two tries to reach a store that is away.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -60,11 +60,13 @@ pub struct Parts {
     pub streams: Streams,
     pub answers: Arc<Answers>,
     pub explainer: Explainer,
+    pub measures: Measures,
     pub runtime: Handle,
 }
 
 /// The way to the commit threads.
 pub struct Committer {
+    clock: Clock,
     space: Space,
     queues: Vec<mpsc::Sender<Job>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
@@ -73,7 +75,7 @@ pub struct Committer {
 impl Committer {
     pub fn start(parts: &Parts) -> io::Result<Self> {
         let space = Space::new(parts.config.messages.send_queue_bytes);
-        let mut started = Self { space, queues: Vec::new(), threads: Mutex::default() };
+        let mut started = Self { clock: parts.clock.clone(), space, queues: Vec::new(), threads: Mutex::default() };
         for number in 0..parts.config.commit_writers() {
             let (queue, jobs) = mpsc::channel(parts.config.messages.send_queue);
             let worker = Worker::new(parts, jobs);
@@ -89,7 +91,10 @@ impl Committer {
     /// Puts a send of this device in its queue. If there is no room, the sender hears it here and now.
     pub fn send(&self, sender: DeviceKey, prepared: Prepared, reply: Reply) {
         match self.space.take(&prepared) {
-            Some(room) => self.enqueue(sender, Job::Send(Box::new(SendJob { prepared, reply, room }))),
+            Some(room) => self.enqueue(
+                sender,
+                Job::Send(Box::new(SendJob { prepared, reply, room, queued_at: self.clock.elapsed() })),
+            ),
             None => reply(Err(SendError::Busy)),
         }
     }
@@ -134,12 +139,13 @@ struct Worker {
     streams: Streams,
     answers: Arc<Answers>,
     explainer: Explainer,
+    measures: Measures,
     runtime: Handle,
 }
 
 impl Worker {
     fn new(parts: &Parts, jobs: mpsc::Receiver<Job>) -> Self {
-        let Parts { config, clock, db, streams, answers, explainer, runtime } = parts.clone();
+        let Parts { config, clock, db, streams, answers, explainer, measures, runtime } = parts.clone();
         Self {
             jobs,
             max_sends: config.messages.commit_max_sends,
@@ -156,6 +162,7 @@ impl Worker {
             streams,
             answers,
             explainer,
+            measures,
             runtime,
         }
     }
@@ -200,9 +207,13 @@ impl Worker {
     fn handle(&mut self, jobs: &mut Vec<Job>) {
         let mut batch = Batch::default();
         let mut probes = Vec::new();
+        let now = self.clock.elapsed();
         for job in jobs.drain(..) {
             match job {
-                Job::Send(job) => batch.push(*job),
+                Job::Send(job) => {
+                    self.measures.queued(now.saturating_sub(job.queued_at));
+                    batch.push(*job);
+                }
                 Job::Probe { key, found } => probes.push((key, found)),
                 Job::Stop => self.jobs.close(),
             }
@@ -218,7 +229,10 @@ impl Worker {
     fn commit(&self, batch: Batch) {
         let epoch = self.streams.epoch();
         let mut batch = Arc::new(batch);
+        let began = self.clock.elapsed();
         let (result, tries) = self.write_whatever_comes(&batch);
+        let at = self.clock.elapsed();
+        self.measures.committed(at.saturating_sub(began), batch.sends.len());
         match result {
             Ok(outcomes) => {
                 // A try that was given up may still hold the batch.
@@ -227,7 +241,7 @@ impl Worker {
                     None => batch.sends.clone(),
                 };
                 let entries = Vec::with_capacity(sends.iter().map(|send| send.entries.len()).sum());
-                let mut committed = Committed { entries, ..Committed::default() };
+                let mut committed = Committed { at, entries, ..Committed::default() };
                 for ((index, send), outcome) in sends.into_iter().enumerate().zip(outcomes) {
                     self.conclude(send, &batch, index, outcome, &mut committed);
                 }

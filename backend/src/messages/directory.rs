@@ -5,9 +5,12 @@
 //! rows it locks. So staleness costs a sender a mismatch answer, never a wrong recipient. An ephemeral message has no commit: for it the
 //! caches are as old as the control stream, and what was read while that brought something is not kept.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use martlet_protocol::{
@@ -17,12 +20,15 @@ use martlet_protocol::{
 use martlet_storage::{AccountKey, Conn, ConversationKey, Db, DeviceKey, StorageError, db};
 use prost::Message as _;
 use quick_cache::sync::Cache;
+use tokio::time::{self, Instant};
 
 use super::SendError;
 use crate::accounts::DeviceIdentity;
 
 /// Conversations and accounts kept, each. An account of three devices takes about 600 bytes.
 const CACHED: usize = 100_000;
+/// Between two tries to read from a store that is away.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everybody a message goes to.
 pub struct Audience {
@@ -89,6 +95,8 @@ pub struct Directory(Arc<Inner>);
 
 struct Inner {
     db: Db,
+    /// How long a store that is away is waited for.
+    give_up_after: Duration,
     conversations: Cache<ConversationId, Known>,
     /// The link at which an account was seen to be a member of a large conversation: at a later one it is looked up again.
     log_members: Cache<(ConversationKey, AccountKey), u64>,
@@ -98,9 +106,10 @@ struct Inner {
 }
 
 impl Directory {
-    pub fn new(db: Db) -> Self {
+    pub fn new(db: Db, give_up_after: Duration) -> Self {
         Self(Arc::new(Inner {
             db,
+            give_up_after,
             conversations: Cache::new(CACHED),
             log_members: Cache::new(CACHED),
             accounts: Cache::new(CACHED),
@@ -244,7 +253,7 @@ impl Directory {
     ) -> Result<Option<Known>, StorageError> {
         let (wanted, asker) = (*id, asker.account_key);
         let before = self.changes();
-        let known = self.0.db.read(move |conn| read_conversation(conn, &wanted, asker)).await?;
+        let known = self.read(move |conn| read_conversation(conn, &wanted, asker)).await?;
         if let Some(known) = &known {
             if let Known::Log(log) = known {
                 self.0.log_members.insert((log.key, asker), log.m);
@@ -264,12 +273,31 @@ impl Directory {
         now_ms: u64,
     ) -> Result<Arc<AccountView>, StorageError> {
         let before = self.changes();
-        let view = Arc::new(self.0.db.read(move |conn| read_account(conn, key, id, now_ms)).await?);
+        let view = Arc::new(self.read(move |conn| read_account(conn, key, id, now_ms)).await?);
         self.0.accounts.insert(id, view.clone());
         if self.changes() != before {
             self.0.accounts.remove(&id);
         }
         Ok(view)
+    }
+
+    /// A store that is away gets some time to come back, as it gets from the commit. A send that was refused here would stand behind those
+    /// after it on its socket, if they found the store again and its sender never heard of the refusal.
+    async fn read<T: Send + 'static>(
+        &self,
+        run: impl Fn(&mut Conn) -> Result<T, StorageError> + Copy + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let began = Instant::now();
+        loop {
+            let error = match self.0.db.read(run).await {
+                Err(error) if error.may_pass() => error,
+                outcome => return outcome,
+            };
+            if began.elapsed() >= self.0.give_up_after {
+                return Err(error);
+            }
+            time::sleep(RETRY_PAUSE).await;
+        }
     }
 
     fn changes(&self) -> u64 {

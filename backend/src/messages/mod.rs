@@ -29,6 +29,7 @@ use crate::{
     clock::Clock,
     config::Config,
     limits::Limits,
+    measures::Measures,
     secrets::Secrets,
     streams::Streams,
 };
@@ -86,6 +87,8 @@ pub struct Parts {
     pub accounts: Accounts,
     /// Gets what was committed.
     pub streams: Streams,
+    /// How long it took.
+    pub measures: Measures,
     /// Seeds ids and seal keys; from the operating system.
     pub seed: [u8; 32],
 }
@@ -97,7 +100,7 @@ impl Messages {
     /// When the thread can't be started.
     pub fn start(parts: Parts) -> io::Result<Self> {
         let answers = Arc::new(Answers::new(parts.secrets));
-        let directory = Directory::new(parts.db.clone());
+        let directory = Directory::new(parts.db.clone(), parts.config.storage.timeout);
         let explainer = Explainer::new(directory.clone(), parts.accounts, parts.db.clone(), parts.clock.clone());
         let committer = Committer::start(&commit::Parts {
             config: parts.config.clone(),
@@ -106,6 +109,7 @@ impl Messages {
             streams: parts.streams.clone(),
             answers: answers.clone(),
             explainer: explainer.clone(),
+            measures: parts.measures,
             runtime: tokio::runtime::Handle::current(),
         })?;
         let sealer = Sealer::new(&parts.config, StdRng::from_seed(parts.seed));

@@ -148,6 +148,8 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use martlet_storage::DeviceKey;
 
     use super::*;
@@ -160,7 +162,7 @@ mod tests {
         let content = bytes::Bytes::from(vec![0; MAX_WAITING_BYTES / 4]);
         for seq in 1..=4 {
             let item = LiveItem::Entry(wire::MailboxEntry { seq, content: content.clone(), ..Default::default() });
-            let entry = Arc::new(LiveEntry { device_key: DeviceKey(1), seq, item });
+            let entry = Arc::new(LiveEntry { device_key: DeviceKey(1), seq, item, under_way_since: Duration::ZERO });
             inbox.put(Letter { to, item: Item::Live(entry) });
         }
         inbox.put(Letter { to, item: Item::Answer(7, Box::new(Ok(wire::Accepted::default()))) });
@@ -181,7 +183,7 @@ mod tests {
             inbox.put(Letter { to, item: Item::Whisper(Arc::new(whisper)) });
         }
         let gap = LiveItem::Gap(wire::Gap::default());
-        let entry = LiveEntry { device_key: DeviceKey(1), seq: 1, item: gap };
+        let entry = LiveEntry { device_key: DeviceKey(1), seq: 1, item: gap, under_way_since: Duration::ZERO };
         inbox.put(Letter { to, item: Item::Live(Arc::new(entry)) });
         let taken = inbox.take();
         assert!(!taken.missed);

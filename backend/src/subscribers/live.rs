@@ -1,5 +1,7 @@
 //! What is on its way to a device: committed entries, and ephemeral messages.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use martlet_protocol::wire;
 use martlet_storage::DeviceKey;
@@ -13,6 +15,8 @@ pub struct LiveEntry {
     pub seq: u64,
     /// What is to be pushed.
     pub item: LiveItem,
+    /// Since when it is on its way from its commit, by this node's clock that never steps; for measuring only.
+    pub under_way_since: Duration,
 }
 
 /// What stands in a mailbox at a `seq`.

@@ -291,13 +291,20 @@ impl Subscribers {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use martlet_protocol::wire;
 
     use super::*;
 
     fn entry(device: i64, seq: u64) -> Arc<LiveEntry> {
         let gap = wire::Gap { from_seq: seq, to_seq: seq, count: 1, reason: 1 };
-        Arc::new(LiveEntry { device_key: DeviceKey(device), seq, item: LiveItem::Gap(gap) })
+        Arc::new(LiveEntry {
+            device_key: DeviceKey(device),
+            seq,
+            item: LiveItem::Gap(gap),
+            under_way_since: Duration::ZERO,
+        })
     }
 
     fn id(worker: u16, slot: u32) -> SubscriberId {

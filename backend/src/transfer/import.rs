@@ -1,10 +1,10 @@
-//! Reading a folder into an empty PostgreSQL database: check the files, write page by page, then read everything back and compare.
+//! Reading a folder into an empty PostgreSQL database or a new SQLite file: check the files, write page by page, then read everything back and compare.
 //!
 //! Rows and how far the import is are committed together, so it can be ended at any moment and run again.
 
 use std::path::Path;
 
-use martlet_storage::transfer::{Done, MoveError, Table, Target};
+use martlet_storage::transfer::{Done, Table, Target};
 
 use super::{
     Manifest, Moved, Progress, SECRET_FILE, TableSum, TransferError, hexadecimal,
@@ -36,9 +36,6 @@ pub struct Import<'a> {
 /// [`TransferError`]; no node serves from the database until an import of the same export has ended well.
 pub fn import(import: &Import<'_>) -> Result<Moved, TransferError> {
     let Import { config, folder, .. } = import;
-    if !config.storage.is_shared() {
-        return Err(MoveError::NotPostgres.into());
-    }
     let (manifest, hash) = Manifest::read_finished(folder)?;
     check_files(import, &manifest)?;
     let has_secret = place_secret(import, &manifest)?;

@@ -170,9 +170,13 @@ impl Worker {
         self.may_push.set(open);
         let mut touched = if open { self.gated.take() } else { Vec::new() };
         let taken = self.inbox.take();
+        let began = self.now();
         self.grown.borrow_mut().extend(taken.logs);
         for letter in taken.letters {
             let Some(connection) = self.find(letter.to) else { continue };
+            if let Item::Live(entry) = &letter.item {
+                self.services.measures.relayed(began.saturating_sub(entry.under_way_since));
+            }
             self.hear(&connection, letter.item);
             if !std::mem::replace(&mut connection.state.borrow_mut().touched, true) {
                 touched.push(connection);
@@ -181,6 +185,7 @@ impl Worker {
         for connection in touched {
             connection.state.borrow_mut().touched = false;
             self.flush(&connection);
+            self.services.measures.written(self.now().saturating_sub(began));
         }
         if taken.missed {
             self.compare_now.notify_one();

@@ -19,7 +19,12 @@ async fn what_one_node_commits_reaches_the_device_on_the_other_in_order() {
     for seqs in (1..=500).collect::<Vec<_>>().chunks(7) {
         here.relay.publish(seqs.iter().map(|seq| entry(device, *seq)));
     }
-    here.relay.publish([Arc::new(LiveEntry { device_key: device, seq: 503, item: LiveItem::Gap(gap) })]);
+    here.relay.publish([Arc::new(LiveEntry {
+        device_key: device,
+        seq: 503,
+        item: LiveItem::Gap(gap),
+        under_way_since: Duration::ZERO,
+    })]);
     there.until("all came", || there.came(id).contains(&Came::Gap(gap))).await;
     assert_eq!(there.seqs(id), (1..=500).collect::<Vec<_>>());
     let first = entry(device, 1);

@@ -65,7 +65,7 @@ pub fn shared_url() -> String {
 pub fn entry(device_key: DeviceKey, seq: u64) -> Arc<LiveEntry> {
     let sealed = Bytes::from(format!("sealed {seq}"));
     let item = LiveItem::Entry(wire::MailboxEntry { seq, sealed, ..Default::default() });
-    Arc::new(LiveEntry { device_key, seq, item })
+    Arc::new(LiveEntry { device_key, seq, item, under_way_since: Duration::ZERO })
 }
 
 impl TestRelay {

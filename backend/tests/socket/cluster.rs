@@ -9,6 +9,7 @@ mod floods;
 mod harness;
 mod lifecycle;
 mod logs;
+mod outage;
 mod refusals;
 mod world;
 

@@ -131,6 +131,36 @@ async fn sends_beyond_what_may_be_unanswered_wait_their_turn() {
     }
 }
 
+#[tokio::test]
+async fn where_a_messages_time_goes_is_measured_and_nobody_named() {
+    let world = World::new().await;
+    let (mut alice, _) = Client::connect(&world.node, &world.alice, PROTO).await;
+    let (mut bob, _) = Client::resumed(&world.node, &world.bob, None).await;
+    world.send_many(&mut alice, 3, 300).await;
+    for _ in 0..3 {
+        bob.entry().await;
+    }
+    let address = format!("http://{}/metrics", world.node.running().internal);
+    let parts = ["queue", "commit", "relay", "write"];
+    let mut text = String::new();
+    // The node notes the write after the client may have read it.
+    for _ in 0..100 {
+        text = reqwest::get(&address).await.expect("an answer").text().await.expect("text");
+        let zero = |part| text.contains(&format!("martlet_message_part_seconds_count{{part=\"{part}\"}} 0\n"));
+        if !parts.into_iter().any(zero) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for part in parts {
+        let line = format!("martlet_message_part_seconds_count{{part=\"{part}\"}} ");
+        let count = text.lines().find_map(|found| found.strip_prefix(&line)?.parse::<u64>().ok());
+        assert!(count.is_some_and(|count| count > 0), "{part}:\n{text}");
+    }
+    assert!(!text.contains("alice") && !text.contains("127.0.0.1"), "{text}");
+    assert!(!world.node.get("/metrics", "").await.status.is_success(), "not for everybody");
+}
+
 /// Memory of this process that is no file's: node, clients and test together, in bytes.
 fn anonymous_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");

@@ -3,7 +3,7 @@
 use martlet::{
     clock::Clock,
     server::{Node, StartError},
-    transfer::TransferError,
+    transfer::{self, Progress, TransferError},
 };
 use martlet_protocol::rest::Accepted;
 use martlet_storage::{StorageError, transfer::MoveError};
@@ -51,6 +51,30 @@ async fn an_import_that_is_interrupted_again_and_again_moves_every_row() {
     assert_eq!(scene.database.query(elsewhere).expect("an answer"), "0", "contents lie in the parts of their weeks");
 
     assert!(matches!(scene.import(u64::MAX), Err(TransferError::Store(MoveError::NotEmpty(_)))), "once");
+}
+
+/// What the new store exports is what it was made of, to the last byte.
+#[tokio::test]
+async fn a_new_embedded_store_gets_every_row_too() {
+    let scene = Scene::new().await;
+    let exported = scene.export().expect("exported");
+    let config = scene.new_embedded();
+    let mut rounds = 0;
+    let imported = loop {
+        match scene.import_into(&config, 3) {
+            Ok(moved) => break moved,
+            Err(TransferError::Stopped) => rounds += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(!config.storage.database().exists(), "half a store has no name to be served by");
+    };
+    assert!(rounds >= 6, "{rounds}");
+    assert_eq!(imported, exported);
+    let second = scene.folder.path().join("second");
+    let again = transfer::export(&config, &second, false, &Clock::System, &Progress::hidden()).expect("exported");
+    assert_eq!(again.manifest.tables, exported.manifest.tables);
+    assert!(exported.manifest.tables.iter().any(|sum| sum.table == "mailbox_entries" && sum.rows as usize > UNTOLD));
+    assert!(matches!(scene.import_into(&config, u64::MAX), Err(TransferError::Store(MoveError::StoreExists(_)))));
 }
 
 #[tokio::test]

@@ -39,9 +39,9 @@ async fn export_and_import_say_what_they_did_and_what_comes_next() {
     let private = ["export", "export/node.secret", "export/tokens.rows", "export/manifest.json"];
     assert_eq!(private.map(|path| mode(&here.join(path))), [0o700, 0o600, 0o600, 0o600]);
 
-    let (output, text) = martlet(here, "", &["import", "export"]);
+    let (output, text) = martlet(here, "", &["import", "export", "--data-dir", data]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text.contains("set storage.database_url"), "{text}");
+    assert!(text.contains("there is a store at") && text.contains("storage.database_url"), "{text}");
 
     let url = scene.database.url().expect("a server");
     let (output, imported) = martlet(here, &url, &["import", "export"]);

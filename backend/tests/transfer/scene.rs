@@ -134,6 +134,13 @@ impl Scene {
         config
     }
 
+    /// Of a new embedded deployment.
+    pub fn new_embedded(&self) -> Config {
+        let mut config = Config::default();
+        config.storage.data_dir = self.folder.path().join("new-embedded");
+        config
+    }
+
     fn onto_database(&self, config: &mut Config) {
         let url = self.database.url().expect("a server");
         config.storage.database_url = Some(DatabaseUrl::new(&url).expect("an address"));

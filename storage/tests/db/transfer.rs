@@ -157,8 +157,8 @@ fn a_target_is_empty_or_of_the_same_import() {
     let store = Store::new();
     let config = store.config();
     if BACKEND == Backend::Sqlite {
-        assert!(matches!(Target::open(&config, b"one", NOW_S), Err(MoveError::NotPostgres)));
-        return;
+        assert!(matches!(Target::open(&config, b"one", NOW_S), Err(MoveError::StoreExists(_))));
+        return a_new_file_appears_when_it_is_whole();
     }
     drop(Target::open(&config, b"one", NOW_S).expect("empty"));
     assert!(matches!(Target::open(&config, b"two", NOW_S), Err(MoveError::OtherImport)));
@@ -167,6 +167,21 @@ fn a_target_is_empty_or_of_the_same_import() {
     Target::open(&config, b"one", NOW_S).expect("its own").finish().expect("ends");
     store.register(1);
     assert!(matches!(Target::open(&config, b"one", NOW_S), Err(MoveError::NotEmpty("accounts"))));
+    Db::open(&config).expect("served");
+}
+
+fn a_new_file_appears_when_it_is_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("new.db");
+    let config = martlet_storage::DbConfig::new(&path);
+    let first = Target::open(&config, b"one", NOW_S).expect("a new file");
+    assert!(matches!(Target::open(&config, b"one", NOW_S), Err(MoveError::ImportRuns)));
+    drop(first);
+    assert!(matches!(Target::open(&config, b"two", NOW_S), Err(MoveError::OtherImport)));
+    let whole = Target::open(&config, b"one", NOW_S).expect("its own");
+    assert!(!path.exists(), "nothing to serve from yet");
+    whole.finish().expect("ends");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("there").count(), 1, "no draft is left");
     Db::open(&config).expect("served");
 }
 

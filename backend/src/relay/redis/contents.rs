@@ -98,10 +98,11 @@ fn deliver(inner: &Inner, entries: Vec<Large>, content: Option<Bytes>) {
     };
     // Reading took a while, in which the store may have become another one.
     let current = entries.into_iter().filter(|large| large.epoch == inner.subscribers.epoch());
+    let under_way_since = inner.clock.elapsed();
     inner.subscribers.deliver(current.map(|large| {
         let Large { device_key, seq, entry_id, sealed, .. } = large;
         let item = LiveItem::Entry(wire::MailboxEntry { seq, entry_id, sealed, content: content.clone() });
-        Arc::new(LiveEntry { device_key, seq, item })
+        Arc::new(LiveEntry { device_key, seq, item, under_way_since })
     }));
 }
 

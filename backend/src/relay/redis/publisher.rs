@@ -241,6 +241,8 @@ fn of_pool(error: PoolError<RedisError>) -> RedisError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
     use martlet_storage::{ConversationKey, DeviceKey};
 
@@ -253,7 +255,7 @@ mod tests {
 
     fn entry(device: i64, seq: u64, content: &Bytes) -> Outgoing {
         let item = LiveItem::Entry(wire::MailboxEntry { seq, content: content.clone(), ..Default::default() });
-        let entry = Arc::new(LiveEntry { device_key: DeviceKey(device), seq, item });
+        let entry = Arc::new(LiveEntry { device_key: DeviceKey(device), seq, item, under_way_since: Duration::ZERO });
         Outgoing::Entry(Committed { epoch: 1, entry })
     }
 

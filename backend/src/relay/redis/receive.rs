@@ -1,7 +1,7 @@
 //! What other nodes say: believed if it is authentic and not old, and then handed on without waiting. It runs where the connection is
 //! read, so there is no queue between Redis and the subscribers' own bounded inboxes.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use martlet_protocol::{
@@ -65,7 +65,7 @@ impl Inner {
             Ok(Some(opened)) if self.is_old(&opened) => self.clocks_apart(),
             Ok(Some(opened)) => {
                 self.counts.received();
-                self.act_on(channel, opened.body);
+                self.act_on(channel, opened);
             }
             Err(bad) => self.distrust(bad),
         }
@@ -76,10 +76,10 @@ impl Inner {
         u128::from(apart) > self.config.relay.max_message_age.as_millis()
     }
 
-    fn act_on(&self, channel: Channel, body: Body) {
-        match (channel, body) {
+    fn act_on(&self, channel: Channel, opened: Opened) {
+        match (channel, opened.body) {
             (Channel::Stream(StreamKey::Mailbox(device_key)), Body::Entries(entries)) => {
-                self.heard_entries(device_key, entries);
+                self.heard_entries(device_key, entries, opened.sent_at_ms);
             }
             (Channel::Stream(StreamKey::Mailbox(device_key)), Body::Claim(claim)) => {
                 self.heard_claim(device_key, &claim);
@@ -118,7 +118,7 @@ impl Inner {
         }
     }
 
-    fn heard_entries(&self, device_key: DeviceKey, entries: wire::RelayEntries) {
+    fn heard_entries(&self, device_key: DeviceKey, entries: wire::RelayEntries, sent_at_ms: u64) {
         if self.subscribers.find(device_key).is_none() {
             return;
         }
@@ -127,6 +127,8 @@ impl Inner {
             return self.subscribers.compare_heads([device_key]);
         }
         let epoch = entries.epoch;
+        let on_the_line = Duration::from_millis(self.clock.now_ms().saturating_sub(sent_at_ms));
+        let under_way_since = self.clock.elapsed().saturating_sub(on_the_line);
         let mut whole = Vec::with_capacity(entries.entries.len());
         for entry in entries.entries {
             let item = match entry.item {
@@ -141,7 +143,7 @@ impl Inner {
                     continue;
                 }
             };
-            whole.push(Arc::new(LiveEntry { device_key, seq: item.span().1, item }));
+            whole.push(Arc::new(LiveEntry { device_key, seq: item.span().1, item, under_way_since }));
         }
         self.subscribers.deliver(whole);
     }

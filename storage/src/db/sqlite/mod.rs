@@ -33,6 +33,12 @@ const WRITER_CACHE_KIB: u32 = 64 << 10;
 /// A reader's page cache in KiB. Small: the operating system caches the file too, and there are several readers.
 const READER_CACHE_KIB: u32 = 8 << 10;
 
+/// Runs the missing migrations on a connection.
+pub(super) fn migrate_on(conn: &mut SqliteConnection) -> Result<(), StorageError> {
+    let ran = conn.run_pending_migrations(MIGRATIONS).map(|_| ());
+    ran.map_err(|error| StorageError::Migration(error.to_string()))
+}
+
 /// Opens one connection that writes and some that read, for this process alone.
 pub(super) fn open(config: &DbConfig, path: &Path) -> Result<Inner, StorageError> {
     let (writer, _) = open_writer(config, path)?;

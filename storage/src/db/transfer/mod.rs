@@ -1,12 +1,14 @@
-//! Moving a whole store from SQLite to PostgreSQL, row by row: what `martlet export` reads and `martlet import` writes.
+//! Moving a whole store from SQLite to PostgreSQL or to a new SQLite file, row by row: what `martlet export` reads and `martlet import`
+//! writes.
 //!
 //! In reading order: [`tables`] (every table with its columns and key), [`values`] (rows whose shape is known only at run time), [`read`]
 //! (one page of a table, from either backend), [`source`] (the embedded store, locked while it is read), [`target`] (the empty database
-//! and the mark of an unfinished import).
+//! and the mark of an unfinished import), [`file`] (a new SQLite file in its place).
 //!
 //! It knows no files: how rows travel from one machine to the other, and how they are hashed, is for the caller. It moves nothing from
 //! PostgreSQL to SQLite.
 
+mod file;
 mod read;
 mod source;
 mod tables;
@@ -42,9 +44,9 @@ pub enum MoveError {
         "the store has another schema than this release; start and stop this release's node on it once, then export"
     )]
     OtherSchema,
-    /// The database to be written is SQLite.
-    #[error("a store is imported into PostgreSQL only; set storage.database_url")]
-    NotPostgres,
+    /// The SQLite file to be written is there.
+    #[error("there is a store at {0} already; set storage.data_dir to a new directory (or storage.database_url)")]
+    StoreExists(String),
     /// There is data in the database, and not from this import.
     #[error("the database is not empty (table {0}); import into a new one")]
     NotEmpty(&'static str),

@@ -4,6 +4,7 @@ use diesel::{
     QueryableByName, RunQueryDsl as _,
     connection::SimpleConnection as _,
     sql_types::{BigInt, Text},
+    sqlite::SqliteConnection,
 };
 
 use super::{MoveError, Row, Table, Value, read};
@@ -66,16 +67,7 @@ impl Source {
         // In this mode SQLite takes the lock that every open connection of another process stands in the way of, even one that is idle.
         let taken = conn.batch_execute("PRAGMA locking_mode = EXCLUSIVE; PRAGMA synchronous = FULL; BEGIN IMMEDIATE;");
         taken.map_err(|error| in_use(error.into()))?;
-        let week = (1_i64 << (63 - WEEK_SHIFT)) - 1;
-        conn.batch_execute(&format!(
-            "CREATE TEMP TABLE {moved} (content_key INTEGER PRIMARY KEY, old_key BIGINT NOT NULL UNIQUE);
-             INSERT INTO {moved} (content_key, old_key)
-             SELECT (max(min(week, {week})) << {WEEK_SHIFT}) | content_key, content_key FROM (
-                 SELECT content_key, expires_at_s / {WEEK_S} AS week FROM mailbox_entries WHERE content_key IS NOT NULL
-                 UNION ALL SELECT content_key, 0 FROM contents
-             ) GROUP BY content_key;",
-            moved = read::MOVED_CONTENTS,
-        ))?;
+        number_contents(&mut conn)?;
         let mut source = Self { conn: Conn::Sqlite(conn) };
         let large =
             format!("SELECT count(*) AS number FROM {} WHERE old_key >> {WEEK_SHIFT} != 0", read::MOVED_CONTENTS);
@@ -135,6 +127,21 @@ impl Source {
         let found: Number = on!(&mut self.conn, c => diesel::sql_query(sql).get_result(c))?;
         Ok(found.number)
     }
+}
+
+/// Finds the keys that shared contents get in PostgreSQL, for everything that is read from this connection afterwards.
+pub(super) fn number_contents(conn: &mut SqliteConnection) -> Result<(), StorageError> {
+    let week = (1_i64 << (63 - WEEK_SHIFT)) - 1;
+    conn.batch_execute(&format!(
+        "CREATE TEMP TABLE {moved} (content_key INTEGER PRIMARY KEY, old_key BIGINT NOT NULL UNIQUE);
+         INSERT INTO {moved} (content_key, old_key)
+         SELECT (max(min(week, {week})) << {WEEK_SHIFT}) | content_key, content_key FROM (
+             SELECT content_key, expires_at_s / {WEEK_S} AS week FROM mailbox_entries WHERE content_key IS NOT NULL
+             UNION ALL SELECT content_key, 0 FROM contents
+         ) GROUP BY content_key;",
+        moved = read::MOVED_CONTENTS,
+    ))?;
+    Ok(())
 }
 
 /// The newest migration that a store has.

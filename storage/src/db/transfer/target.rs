@@ -1,19 +1,21 @@
 //! The database that a store is moved into. Until the import has ended, a table of its own marks it: it says how far each table is, row
-//! counts and rows in one transaction, and no node serves from a database that has it.
+//! counts and rows in one transaction, and no node serves from a database that has it. (A new SQLite file has another name until then: see
+//! [`super::file`].)
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use diesel::{
     QueryableByName, RunQueryDsl as _,
     connection::SimpleConnection as _,
     pg::PgConnection,
+    query_builder::SqlQuery,
     sql_types::{BigInt, Binary, Bool, Text},
 };
 
-use super::{MoveError, Row, TABLES, Table, Value, read, source, tables::CONTENTS, values::bind_columns};
+use super::{MoveError, Row, TABLES, Table, Value, file, read, source, tables::CONTENTS, values::bind_columns};
 use crate::db::{
     Conn, DbConfig, Place, StorageError,
-    conn::Begin,
+    conn::{Begin, on},
     error::expect_rows,
     postgres::{self, parts},
 };
@@ -34,6 +36,8 @@ pub struct Done {
 pub struct Target {
     conn: Conn,
     now_s: u64,
+    /// Where a SQLite file is to be in the end.
+    file: Option<PathBuf>,
 }
 
 #[derive(QueryableByName)]
@@ -43,17 +47,24 @@ struct Found {
 }
 
 #[derive(QueryableByName)]
-struct Mark {
+pub(super) struct Mark {
     #[diesel(sql_type = Binary)]
-    import_id: Vec<u8>,
+    pub(super) import_id: Vec<u8>,
 }
 
 #[derive(QueryableByName)]
-struct DoneRow {
+pub(super) struct DoneRow {
     #[diesel(sql_type = BigInt)]
     done_rows: i64,
     #[diesel(sql_type = BigInt)]
     done_bytes: i64,
+}
+
+impl From<DoneRow> for Done {
+    fn from(row: DoneRow) -> Self {
+        let number = |stored: i64| u64::try_from(stored).unwrap_or_default();
+        Self { rows: number(row.done_rows), bytes: number(row.done_bytes) }
+    }
 }
 
 /// For a node's start: what is half there must not be served.
@@ -79,17 +90,23 @@ impl Target {
     /// export from another; `now_s` is Unix seconds.
     ///
     /// # Errors
-    /// [`MoveError::NotPostgres`], [`MoveError::ImportRuns`], [`MoveError::NodesRun`], [`MoveError::NotEmpty`],
+    /// [`MoveError::ImportRuns`], [`MoveError::NodesRun`], [`MoveError::NotEmpty`], [`MoveError::StoreExists`],
     /// [`MoveError::OtherImport`], and what the database says.
     pub fn open(config: &DbConfig, import_id: &[u8], now_s: u64) -> Result<Self, MoveError> {
-        let Place::Postgres { url, .. } = &config.place else { return Err(MoveError::NotPostgres) };
+        let url = match &config.place {
+            Place::Postgres { url, .. } => url,
+            Place::File(path) => {
+                let conn = Conn::Sqlite(file::open(config, path, import_id)?);
+                return Ok(Self { conn, now_s, file: Some(path.clone()) });
+            }
+        };
         let mut conn = postgres::primary(config, url)?;
         if !exists(&mut conn, &format!("SELECT pg_try_advisory_lock({LOCK}) AS found"))? {
             return Err(MoveError::ImportRuns);
         }
         // Pages and sums take what they take.
         conn.batch_execute("SET statement_timeout = 0")?;
-        let mut target = Self { conn: Conn::Postgres(conn), now_s };
+        let mut target = Self { conn: Conn::Postgres(conn), now_s, file: None };
         target.transaction(|c| {
             refuse_nodes(c)?;
             mark(c, import_id)
@@ -110,12 +127,9 @@ impl Target {
     /// # Errors
     /// [`MoveError::Storage`] if the query fails.
     pub fn done(&mut self, table: &Table) -> Result<Done, MoveError> {
-        self.transaction(|c| {
-            let sql = "SELECT done_rows, done_bytes FROM martlet_import WHERE table_name = $1";
-            let row: DoneRow = diesel::sql_query(sql).bind::<Text, _>(table.name).get_result(c)?;
-            let number = |stored: i64| u64::try_from(stored).unwrap_or_default();
-            Ok(Done { rows: number(row.done_rows), bytes: number(row.done_bytes) })
-        })
+        let sql = "SELECT done_rows, done_bytes FROM martlet_import WHERE table_name = $1";
+        let row: DoneRow = on!(&mut self.conn, c => diesel::sql_query(sql).bind::<Text, _>(table.name).get_result(c))?;
+        Ok(row.into())
     }
 
     /// Writes rows and how far the table is with them, in one transaction.
@@ -124,20 +138,17 @@ impl Target {
     /// [`MoveError::Storage`] if a query fails; then nothing was written.
     pub fn write(&mut self, table: &Table, rows: &[Row], done: Done) -> Result<(), MoveError> {
         let now_s = self.now_s;
+        if let Conn::Sqlite(_) = &self.conn {
+            return file::write(&mut self.conn, table, rows, done);
+        }
         self.transaction(|c| {
             if table.is_contents() {
                 make_parts(c, rows, now_s)?;
             }
             let insert = bind_columns(diesel::sql_query(insert(table)).into_boxed(), table, rows)?;
             expect_rows(insert.execute(c)?, rows.len(), "a row was not inserted")?;
-            let sql = "UPDATE martlet_import SET done_rows = $1, done_bytes = $2 WHERE table_name = $3";
-            let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-            let moved = diesel::sql_query(sql)
-                .bind::<BigInt, _>(number(done.rows))
-                .bind::<BigInt, _>(number(done.bytes))
-                .bind::<Text, _>(table.name)
-                .execute(c)?;
-            Ok(expect_rows(moved, 1, "the mark of the import has lost a table")?)
+            let moved = moved(table, done).execute(c)?;
+            Ok(expect_rows(moved, 1, LOST_TABLE)?)
         })
     }
 
@@ -146,14 +157,20 @@ impl Target {
     /// # Errors
     /// [`MoveError::Storage`] if the query fails.
     pub fn read(&mut self, table: &Table, after: Option<&[Value]>) -> Result<Vec<Row>, MoveError> {
+        if let (Conn::Sqlite(c), None, true) = (&mut self.conn, after, table.name == TABLES[0].name) {
+            source::number_contents(c)?;
+        }
         Ok(read::page(&mut self.conn, table, after)?)
     }
 
     /// Ends the import: numbers go on after those that were imported, the mark goes, and nodes may serve.
     ///
     /// # Errors
-    /// [`MoveError::NodesRun`], and [`MoveError::Storage`] if a query fails; then the import has not ended.
+    /// [`MoveError::NodesRun`], [`MoveError::StoreExists`], and [`MoveError::Storage`] if a query fails; then the import has not ended.
     pub fn finish(mut self) -> Result<(), MoveError> {
+        if let Some(path) = &self.file {
+            return file::finish(self.conn, path);
+        }
         self.transaction(|c| {
             refuse_nodes(c)?;
             for table in TABLES.iter().filter(|table| table.is_numbered) {
@@ -177,10 +194,22 @@ impl Target {
     fn transaction<T>(&mut self, run: impl FnOnce(&mut PgConnection) -> Result<T, MoveError>) -> Result<T, MoveError> {
         let run = |conn: &mut Conn| match conn {
             Conn::Postgres(c) => run(c),
-            Conn::Sqlite(_) => Err(MoveError::NotPostgres),
+            Conn::Sqlite(_) => Err(StorageError::Inconsistent("a file takes another way").into()),
         };
         self.conn.transaction(Begin::Write, run).0
     }
+}
+
+/// What is said if it does not change one row.
+pub(super) const LOST_TABLE: &str = "the mark of the import has lost a table";
+
+/// The statement that says how far a table is. Numbers and the name of a table of this program's need no binding.
+pub(super) fn moved(table: &Table, done: Done) -> SqlQuery {
+    let Done { rows, bytes } = done;
+    let name = table.name;
+    diesel::sql_query(format!(
+        "UPDATE martlet_import SET done_rows = {rows}, done_bytes = {bytes} WHERE table_name = '{name}'"
+    ))
 }
 
 fn refuse_nodes(c: &mut PgConnection) -> Result<(), MoveError> {
