@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use hdrhistogram::{
+    Histogram,
+    serialization::{Serializer as _, V2DeflateSerializer},
+};
 use serde::Serialize;
 
 /// The slope of the least-squares line through the points, or `None` where no such line exists (fewer than two different x).
@@ -19,6 +23,8 @@ pub fn slope(points: &[(f64, f64)]) -> Option<f64> {
 
 /// Longest time told apart; longer ones count as this.
 const LONGEST_MICROS: u64 = 600_000_000;
+/// Points of a curve each time that half of what was left is behind: enough for a plot, some dozens in all.
+const TICKS_PER_HALVING: u32 = 2;
 
 /// Times, kept in microseconds to three digits however many there are.
 pub struct Times(Histogram<u64>);
@@ -50,7 +56,6 @@ impl Times {
     /// What they come to.
     #[must_use]
     pub fn percentiles(&self) -> Percentiles {
-        let ms = |micros: u64| Duration::from_micros(micros).as_secs_f64() * 1000.0;
         Percentiles {
             count: self.0.len(),
             p50_ms: ms(self.0.value_at_quantile(0.50)),
@@ -58,8 +63,32 @@ impl Times {
             p99_ms: ms(self.0.value_at_quantile(0.99)),
             p999_ms: ms(self.0.value_at_quantile(0.999)),
             max_ms: ms(self.0.max()),
+            points: self.points(),
+            histogram: self.encoded(),
         }
     }
+
+    /// Ever closer to 100 %, as far as there are times to tell apart.
+    fn points(&self) -> Vec<(f64, f64)> {
+        let point = |step: hdrhistogram::iterators::IterationValue<u64>| {
+            (100.0 * step.quantile(), ms(step.value_iterated_to()))
+        };
+        let mut points: Vec<(f64, f64)> = self.0.iter_quantiles(TICKS_PER_HALVING).map(point).collect();
+        points.dedup_by_key(|(percentile, _)| *percentile);
+        points
+    }
+
+    /// # Panics
+    /// Never: writing to memory does not fail, and the bounds leave no count that the format can't hold.
+    fn encoded(&self) -> String {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new().serialize(&self.0, &mut bytes).expect("a histogram can be written to memory");
+        BASE64_STANDARD.encode(bytes)
+    }
+}
+
+fn ms(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64() * 1000.0
 }
 
 impl Default for Times {
@@ -68,8 +97,8 @@ impl Default for Times {
     }
 }
 
-/// Percentiles in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+/// Percentiles in milliseconds, and what they were read from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Percentiles {
     /// How many times were measured.
     pub count: u64,
@@ -83,6 +112,11 @@ pub struct Percentiles {
     pub p999_ms: f64,
     /// The longest.
     pub max_ms: f64,
+    /// For plots: so many percent (0 to 100, ascending) were no longer than so many milliseconds.
+    pub points: Vec<(f64, f64)>,
+    /// All of it, in microseconds: an HdrHistogram in its V2 format, deflated, in base64, as every library of that name reads it. So
+    /// histograms of several runs can be added, which percentiles can't.
+    pub histogram: String,
 }
 
 impl std::fmt::Display for Percentiles {
@@ -170,6 +204,32 @@ mod tests {
         {
             assert!((value - expected).abs() / expected < 0.002, "{value} instead of {expected}");
         }
+    }
+
+    #[test]
+    fn a_histogram_survives_its_encoding() {
+        let mut times = Times::new();
+        for micros in (1..=10_000).map(|n| n * 37) {
+            times.record(Duration::from_micros(micros));
+        }
+        let found = times.percentiles();
+        let bytes = BASE64_STANDARD.decode(&found.histogram).expect("base64");
+        let decoded: Histogram<u64> =
+            hdrhistogram::serialization::Deserializer::new().deserialize(&mut bytes.as_slice()).expect("V2, deflated");
+        assert!(decoded == times.0, "the same counts in the same places");
+        assert_eq!(ms(decoded.value_at_quantile(0.99)), found.p99_ms);
+        assert!(found.histogram.len() < 10_000, "{} bytes", found.histogram.len());
+    }
+
+    #[test]
+    fn points_ascend_to_the_longest() {
+        let mut times = Times::new();
+        (1..=100_000).for_each(|n| times.record(Duration::from_micros(n)));
+        let Percentiles { points, max_ms, .. } = times.percentiles();
+        assert!(points.len() > 20 && points.len() < 60, "{}", points.len());
+        assert!(points.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{points:?}");
+        assert_eq!(points.last(), Some(&(100.0, max_ms)));
+        assert_eq!(Times::new().percentiles().points, []);
     }
 
     #[test]

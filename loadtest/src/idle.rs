@@ -15,7 +15,7 @@ use crate::{
     ambient,
     cli::IdleArgs,
     figures::{as_f64, grouped, grouped_f64, mib, slope},
-    node::{Node, proc},
+    node::{Cluster, Node, proc},
     people,
     progress::{Progress, say},
     socket::{Connection, Fleet, Handler},
@@ -112,7 +112,10 @@ pub fn run(args: &IdleArgs) -> Result<IdleResult> {
         "{most} connections need {needed} open files; this machine allows {open_files} (ulimit -Hn)"
     );
 
-    let mut node = Node::start(&args.node)?;
+    let cluster = args.cluster.then(|| Cluster::start(args.node.dir.as_ref())).transpose()?;
+    let mut node_args = args.node.clone();
+    node_args.settings.extend(cluster.iter().flat_map(|cluster| cluster.settings(1)));
+    let mut node = Node::start(&node_args)?;
     let tokens = register_all(node.url(), most)?;
     node.restart().context("starting the node anew")?;
     if !node.is_own() {

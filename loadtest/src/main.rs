@@ -1,14 +1,15 @@
 //! `martlet-load`: see [`martlet_loadtest::cli`] for what it takes.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Parser as _;
 use martlet_loadtest::{
     cli::{Cli, Command},
-    comeback, fanout, fixtures, idle, send,
+    comeback, fanout, fixtures, hold, idle, mixed, peers, population,
+    report::{self, conclude},
+    send,
 };
-use serde::Serialize;
 
 /// The generator makes and drops many small buffers, and shares its cores with what it measures.
 #[global_allocator]
@@ -25,45 +26,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the result, and tells whether it is clean.
+/// Runs a command, and tells whether its result is clean.
 fn run(cli: &Cli) -> Result<bool> {
     match &cli.command {
-        Command::Idle(args) => {
-            let result = idle::run(args)?;
-            print!("{}", result.text());
-            write_json(args.node.json.as_ref(), &result)?;
-            Ok(result.is_clean())
-        }
-        Command::Fanout(args) => {
-            let result = fanout::run(args)?;
-            print!("{}", result.text());
-            write_json(args.node.json.as_ref(), &result)?;
-            Ok(result.is_clean())
-        }
+        Command::Idle(args) => conclude(&args.node, &idle::run(args)?),
+        Command::Send(args) => conclude(&args.node, &send::run(args)?),
+        Command::Fanout(args) => conclude(&args.node, &fanout::run(args)?),
+        Command::Jitter(args) => conclude(&args.node, &comeback::jitter(args)?),
+        Command::Storm(args) => conclude(&args.node, &comeback::storm(args)?),
+        Command::Mixed(args) => conclude(&args.node, &mixed::run(args)?),
+        Command::Peers(args) => conclude(&args.node, &peers::run(args)?),
+        Command::Hold(args) => conclude(&args.node, &hold::run(args)?),
+        Command::Population(args) => population::run(args).map(|()| true),
         Command::Fixtures(args) => fixtures::run(args).map(|()| true),
-        Command::Jitter(args) => {
-            let result = comeback::jitter(args)?;
-            print!("{}", result.text());
-            write_json(args.node.json.as_ref(), &result)?;
-            Ok(result.is_clean())
-        }
-        Command::Storm(args) => {
-            let result = comeback::storm(args)?;
-            print!("{}", result.text());
-            write_json(args.node.json.as_ref(), &result)?;
-            Ok(result.is_clean())
-        }
-        Command::Send(args) => {
-            let result = send::run(args)?;
-            print!("{}", result.text());
-            write_json(args.node.json.as_ref(), &result)?;
-            Ok(result.is_clean())
-        }
+        Command::Report(args) => report::run(args).map(|()| true),
     }
-}
-
-fn write_json(file: Option<&PathBuf>, result: &impl Serialize) -> Result<()> {
-    let Some(file) = file else { return Ok(()) };
-    let text = serde_json::to_string_pretty(result)? + "\n";
-    fs::write(file, text).with_context(|| format!("{} can't be written", file.display()))
 }

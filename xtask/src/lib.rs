@@ -1,9 +1,10 @@
 //! The project's own commands: what a contributor types, written in Rust so that nothing but Rust is needed.
 //!
 //! `cargo xtask up` serves, `cargo xtask test` tests everything, `cargo xtask nemesis` runs a cluster through every fault there is,
-//! `cargo xtask tidy` checks the rules that no compiler knows. Of the rest of the workspace it builds on the servers of tests only, so
+//! `cargo xtask bench` measures, `cargo xtask tidy` checks the rules that no compiler knows. Of the rest of the workspace it builds on the servers of tests only, so
 //! that it is built soon and still runs when the rest does not compile.
 
+pub mod bench;
 pub mod nemesis;
 pub mod process;
 pub mod test;

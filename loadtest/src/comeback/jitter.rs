@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     cli::JitterArgs,
+    costs::{Clock, Costs},
     group::{
+        log::Log,
         stage::Stage,
         writer::{Schedule, Writer},
     },
@@ -40,7 +42,7 @@ pub fn jitter(args: &JitterArgs) -> Result<ComebackResult> {
     let mut stage = Stage::set(&node, count)?;
     let contents = stage.contents(usize::try_from(args.messages)?, usize::try_from(args.content_bytes)?);
     let cuts = Cuts { every: args.every, away: args.away };
-    let mut clients = Clients::new(&mut stage, contents.clone(), Some(cuts));
+    let mut clients = Clients::new(&stage, Log::new(stage.head, contents.clone()), Some(cuts));
     let schedule = Schedule::spread(args.messages, args.over);
     say(&format!(
         "{} messages over {:.0?}; each of {count} sockets is cut about every {:.0?} and away for about {:.1?}",
@@ -49,25 +51,26 @@ pub fn jitter(args: &JitterArgs) -> Result<ComebackResult> {
     let writer = Writer::start(node.url(), &stage.writer, stage.conversation, stage.head, contents, schedule)?;
     clients.schedule(writer.schedule());
     let (start, end) = writer.schedule().span();
-    let cpu_before = node.pid().map(proc::cpu).transpose()?;
+    let (mut clock, mut in_time) = (Clock::default(), 0);
     let progress = Progress::new("seconds", args.over.as_secs());
     while crate::ambient::now() < end || (!clients.is_complete() && clients.quiet_for() < PATIENCE) {
         stage.fleet.turn(Duration::from_millis(5), &mut clients)?;
         clients.act(&mut stage.fleet);
+        clock.look(&node, (start, end))?;
         let now = crate::ambient::now();
         if now > end {
             clients.make_peace();
+        } else {
+            in_time = clients.entries;
         }
         progress.set(now.saturating_duration_since(start).as_secs().min(args.over.as_secs()));
     }
     progress.done("");
-    let cpu =
-        node.pid().map(proc::cpu).transpose()?.zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
+    clock.look(&node, (start, end))?;
     let written = writer.join()?;
     clients.explain(&stage.fleet);
-    let mut result = ComebackResult::new(args.clients, args.messages, &clients, &written);
-    result.node_cpu_percent = cpu.map(|cpu| 100.0 * cpu.as_secs_f64() / args.over.as_secs_f64());
-    result.memory = node.pid().map(proc::memory).transpose()?;
+    let costs = Costs::new(&clock, in_time, &node)?;
+    let result = ComebackResult::new(args.clients, args.messages, &clients, &written, costs);
     node.stop()?;
     Ok(result)
 }

@@ -1,14 +1,14 @@
 //! What going and coming back came to, for people, for `grep` and as JSON.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Instant};
+use std::{fmt::Write as _, time::Instant};
 
 use serde::Serialize;
 
 use super::clients::Clients;
 use crate::{
-    figures::{Percentiles, as_f64, grouped, mib},
+    costs::{Costs, Troubles},
+    figures::{Percentiles, as_f64, grouped},
     group::writer::Written,
-    node::proc,
 };
 
 /// All of it.
@@ -38,12 +38,11 @@ pub struct ComebackResult {
     pub catching_up: Percentiles,
     /// After a restart: seconds from the node's return until so many clients were back and caught up.
     pub back: Option<Back>,
-    /// Processor time of the node, in percent of one core.
-    pub node_cpu_percent: Option<f64>,
-    /// The node's memory at the end.
-    pub memory: Option<proc::Memory>,
+    /// Processor time and memory.
+    #[serde(flatten)]
+    pub costs: Costs,
     /// What went wrong, and how often.
-    pub troubles: BTreeMap<String, u64>,
+    pub troubles: Troubles,
 }
 
 /// See [`ComebackResult::back`].
@@ -57,14 +56,12 @@ pub struct Back {
     pub p99_s: Option<f64>,
     /// All.
     pub all_s: Option<f64>,
+    /// For plots: after so many seconds so many clients were back and caught up.
+    pub points: Vec<(f64, usize)>,
 }
 
 impl ComebackResult {
-    pub(super) fn new(count: u32, messages: u32, clients: &Clients, written: &Written) -> Self {
-        let mut troubles = clients.troubles.clone();
-        for trouble in &written.troubles {
-            *troubles.entry(trouble.clone()).or_default() += 1;
-        }
+    pub(super) fn new(count: u32, messages: u32, clients: &Clients, written: &Written, costs: Costs) -> Self {
         let due = u64::from(count) * u64::from(messages);
         Self {
             clients: count,
@@ -79,9 +76,8 @@ impl ComebackResult {
             replay_latency: clients.replay_latency.percentiles(),
             catching_up: clients.catching_up.percentiles(),
             back: None,
-            node_cpu_percent: None,
-            memory: None,
-            troubles,
+            costs,
+            troubles: clients.troubles.with(&written.troubles),
         }
     }
 
@@ -96,6 +92,7 @@ impl ComebackResult {
             half_s: nth(all.div_ceil(2)),
             p99_s: nth((all * 99).div_ceil(100)),
             all_s: nth(all),
+            points: curve(&times),
         });
     }
 
@@ -128,20 +125,34 @@ impl ComebackResult {
                 s(back.all_s)
             );
         }
-        if let Some(percent) = self.node_cpu_percent {
-            let _ = writeln!(text, "node: {percent:.0} % of a core");
-        }
-        if let Some(memory) = self.memory {
-            let _ = writeln!(
-                text,
-                "node's memory: {} MiB (at most {})",
-                mib(memory.resident_bytes),
-                mib(memory.peak_bytes)
-            );
-        }
-        for (what, count) in &self.troubles {
-            let _ = writeln!(text, "failed: {what} ({count})");
-        }
+        self.costs.write(&mut text);
+        self.troubles.write(&mut text);
         text
+    }
+}
+
+/// Points of the curve of who is back.
+const POINTS: usize = 100;
+
+/// Of ascending times, no more points than a plot shows, the first and the last among them.
+fn curve(times: &[f64]) -> Vec<(f64, usize)> {
+    let last = times.len().saturating_sub(1);
+    let step = last.div_ceil(POINTS).max(1);
+    let shown = |place: &usize| place.is_multiple_of(step) || *place == last;
+    times.iter().enumerate().filter(|(place, _)| shown(place)).map(|(place, s)| (*s, place + 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_is_short_and_whole() {
+        let times: Vec<f64> = (0..15_000_u32).map(|n| f64::from(n) / 1000.0).collect();
+        let points = curve(&times);
+        assert!(points.len() <= POINTS + 2, "{}", points.len());
+        assert_eq!((points.first(), points.last()), (Some(&(0.0, 1)), Some(&(14.999, 15_000))));
+        assert_eq!(curve(&[1.5]), [(1.5, 1)]);
+        assert_eq!(curve(&[]), []);
     }
 }

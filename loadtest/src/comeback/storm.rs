@@ -8,7 +8,9 @@ use super::{clients::Clients, result::ComebackResult};
 use crate::{
     ambient,
     cli::StormArgs,
+    costs::Costs,
     group::{
+        log::Log,
         stage::Stage,
         writer::{Schedule, Writer},
     },
@@ -38,7 +40,7 @@ pub fn storm(args: &StormArgs) -> Result<ComebackResult> {
     let mut node = Node::start(&node_args)?;
     let mut stage = Stage::set(&node, count)?;
     let contents = stage.contents(usize::try_from(args.messages)?, usize::try_from(args.content_bytes)?);
-    let mut clients = Clients::new(&mut stage, contents.clone(), None);
+    let mut clients = Clients::new(&stage, Log::new(stage.head, contents.clone()), None);
 
     say(&format!("killing the node under {count} clients"));
     clients.mark();
@@ -65,9 +67,10 @@ pub fn storm(args: &StormArgs) -> Result<ComebackResult> {
     progress.done("");
     let written = writer.join()?;
     clients.explain(&stage.fleet);
-    let mut result = ComebackResult::new(args.clients, args.messages, &clients, &written);
+    // The node's processor time since its start is not that of a time that counts.
+    let costs = Costs { memory: node.pid().map(proc::memory).transpose()?, ..Costs::default() };
+    let mut result = ComebackResult::new(args.clients, args.messages, &clients, &written, costs);
     result.back(&clients, back_from);
-    result.memory = node.pid().map(proc::memory).transpose()?;
     node.stop()?;
     Ok(result)
 }

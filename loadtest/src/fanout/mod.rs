@@ -17,7 +17,9 @@ pub use result::{FanoutResult, Step};
 
 use crate::{
     cli::FanoutArgs,
+    costs::{Clock, Costs},
     group::{
+        log::Log,
         stage::Stage,
         writer::{Schedule, Writer},
     },
@@ -73,25 +75,27 @@ fn step(args: &FanoutArgs, node: &Node, stage: &mut Stage, rate: u32) -> Result<
         fmt(args.warm_up),
         args.seconds
     ));
-    let mut readers = Readers::new(stage.members(), stage.head, contents.clone(), usize::try_from(args.stop)?);
+    let mut readers =
+        Readers::new(stage.members(), Log::new(stage.head, contents.clone()), usize::try_from(args.stop)?);
     let writer = Writer::start(node.url(), &stage.writer, stage.conversation, stage.head, contents, schedule)?;
     let schedule = writer.schedule();
     readers.schedule(schedule);
     let progress = Progress::new("messages", schedule.count() as u64);
-    let mut clock = result::Clock::default();
-    while !readers.is_complete() && readers.quiet_for() < PATIENCE {
+    let mut clock = Clock::default();
+    // To the end of what counts, also where the last message has come before it.
+    while (crate::ambient::now() < schedule.span().1 || !readers.is_complete()) && readers.quiet_for() < PATIENCE {
         stage.fleet.turn(Duration::from_millis(20), &mut readers)?;
-        clock.look(node, schedule)?;
+        clock.look(node, schedule.span())?;
         readers.stop_and_go(&mut stage.fleet, args.stop_for);
         progress.set(readers.least().unwrap_or(0));
     }
     progress.done("");
-    clock.look(node, schedule)?;
+    clock.look(node, schedule.span())?;
     let written = writer.join()?;
     stage.head += written.accepted;
     // A log has gone on for everybody who reads the next step.
-    let memory = node.pid().map(proc::memory).transpose()?;
-    let step = Step::new(args, rate, &readers, &written, &clock, memory);
+    let costs = Costs::new(&clock, readers.in_time, node)?;
+    let step = Step::new(args, rate, &readers, &written, &clock, costs);
     crate::ambient::rest(REST);
     Ok(step)
 }

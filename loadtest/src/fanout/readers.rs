@@ -1,26 +1,20 @@
 //! The readers: each must get every entry once, in order and with the content that was written.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use martlet_protocol::wire::{self, node_frame};
 
 use crate::{
     ambient,
+    costs::Troubles,
     figures::Times,
-    group::writer::Schedule,
+    group::{log::Log, writer::Schedule},
     socket::{Connection, Fleet, Handler, log_frame},
 };
 
 /// See the module.
 pub struct Readers {
-    contents: Arc<[Bytes]>,
-    /// The log's last `seq` before the first message.
-    head: u64,
+    log: Log,
     /// Messages that each has got.
     got: Vec<usize>,
     complete: usize,
@@ -37,7 +31,7 @@ pub struct Readers {
     pub latency: Times,
     /// The same, for those who stopped.
     pub latency_of_stopped: Times,
-    pub troubles: BTreeMap<String, u64>,
+    pub troubles: Troubles,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +42,9 @@ enum Stopping {
 }
 
 impl Readers {
-    pub fn new(readers: usize, head: u64, contents: Arc<[Bytes]>, stop: usize) -> Self {
+    pub fn new(readers: usize, log: Log, stop: usize) -> Self {
         Self {
-            contents,
-            head,
+            log,
             got: vec![0; readers],
             complete: 0,
             schedule: None,
@@ -62,7 +55,7 @@ impl Readers {
             in_time: 0,
             latency: Times::new(),
             latency_of_stopped: Times::new(),
-            troubles: BTreeMap::new(),
+            troubles: Troubles::default(),
         }
     }
 
@@ -84,7 +77,7 @@ impl Readers {
 
     /// What was not received.
     pub fn missing(&self) -> u64 {
-        self.got.iter().map(|got| (self.contents.len() - got) as u64).sum()
+        self.got.iter().map(|got| (self.log.len() - got) as u64).sum()
     }
 
     /// For how long nothing has come.
@@ -111,22 +104,14 @@ impl Readers {
         }
     }
 
-    fn trouble(&mut self, what: impl Into<String>) {
-        *self.troubles.entry(what.into()).or_default() += 1;
-    }
-
     fn take(&mut self, index: usize, entry: log_frame::Entry<'_>, at: Instant) -> Result<(), String> {
         let n = self.got[index];
-        let due_seq = self.head + n as u64 + 1;
-        if entry.seq != due_seq {
-            self.trouble(if entry.seq < due_seq { "an entry came twice" } else { "an entry was left out" });
+        if let Some(what) = self.log.check(n, entry)? {
+            self.troubles.add(what);
             return Ok(());
         }
-        if self.contents.get(n).is_none_or(|content| content != entry.content) {
-            return Err(format!("entry {} is not what was written", entry.seq));
-        }
         self.got[index] += 1;
-        self.complete += usize::from(self.got[index] == self.contents.len());
+        self.complete += usize::from(self.got[index] == self.log.len());
         self.entries += 1;
         if let Some(schedule) = self.schedule
             && schedule.counts(n)
@@ -150,7 +135,7 @@ impl Handler for Readers {
     }
 
     fn frame(&mut self, _: usize, frame: node_frame::Frame, _: u64, _: Instant, _: &mut Connection) {
-        self.trouble(format!("the node sent a reader {frame:?}"));
+        self.troubles.add(format!("the node sent a reader {frame:?}"));
     }
 
     fn pinged(&mut self, _: usize) {}
@@ -158,6 +143,6 @@ impl Handler for Readers {
     fn ponged(&mut self, _: usize) {}
 
     fn gone(&mut self, _: usize, why: &str) {
-        self.trouble(format!("a connection was lost: {why}"));
+        self.troubles.add(format!("a connection was lost: {why}"));
     }
 }

@@ -50,8 +50,13 @@ pub struct Stage {
 impl Stage {
     /// Registers accounts, makes the group of them and has all but the writer follow its log.
     pub fn set(node: &Node, members: usize) -> Result<Self> {
-        let mut rng = ambient::system_rng();
-        let (writer, tokens, conversation) = make_group(node.url(), members, &mut rng)?;
+        let group = make_group(node.url(), members, &mut ambient::system_rng())?;
+        Self::of(node, group)
+    }
+
+    /// Has all members but the writer of a group that is there follow its log.
+    pub fn of(node: &Node, (writer, tokens, conversation): Group) -> Result<Self> {
+        let (members, rng) = (tokens.len(), ambient::system_rng());
         let resident =
             || node.pid().map(proc::memory).transpose().map(|memory| memory.map(|memory| memory.resident_bytes));
         let before = resident()?;
@@ -96,7 +101,10 @@ impl Stage {
 }
 
 /// The writer's token, the readers' tokens, and the conversation that they are all members of.
-pub fn make_group(url: &str, members: usize, rng: &mut StdRng) -> Result<(String, Vec<String>, ConversationId)> {
+pub type Group = (String, Vec<String>, ConversationId);
+
+/// Registers accounts and makes a group of them.
+pub fn make_group(url: &str, members: usize, rng: &mut StdRng) -> Result<Group> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let progress = Progress::new("registering members", u64::try_from(members)?);
     let since = ambient::now();

@@ -48,6 +48,11 @@ impl Schedule {
         Self { rate, warm_up: 0, measured: messages, start: ambient::now() }
     }
 
+    /// The same from another moment on.
+    pub fn starting(self, start: Instant) -> Self {
+        Self { start, ..self }
+    }
+
     /// All of them.
     pub fn count(self) -> usize {
         self.warm_up.saturating_add(self.measured) as usize
@@ -99,8 +104,8 @@ impl Writer {
         let mut pen = Pen { head, schedule, written: Written { accepted: 0, answers: Times::new(), troubles: vec![] } };
         fleet.open_all([token], 1, &mut pen, |_| {})?;
         ensure!(fleet.live() == 1, "the writer could not connect: {:?}", pen.written.troubles);
-        pen.schedule.start = ambient::now() + AHEAD;
-        let schedule = pen.schedule;
+        let schedule = schedule.starting(ambient::now() + AHEAD);
+        pen.schedule = schedule;
         let frames = contents.iter().map(|content| request(conversation, content.clone())).collect();
         let thread = std::thread::spawn(move || pen.write(&mut fleet, frames));
         Ok(Self { schedule, thread })

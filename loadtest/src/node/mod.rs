@@ -2,6 +2,7 @@
 //! one that runs already. It is asked nothing that a client or an operator could not ask.
 
 mod cluster;
+mod parts;
 pub mod proc;
 
 use std::{
@@ -18,6 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 pub use cluster::Cluster;
+pub use parts::{PartMean, Parts};
 
 use crate::{ambient, cli::NodeArgs, progress::say};
 
@@ -50,6 +52,12 @@ const SETTINGS: &[(&str, &str)] = &[
     ("log.filter", "warn"),
 ];
 
+/// With what a node is started: what every node under load is given, and then what the arguments say.
+#[must_use]
+pub fn settings(args: &NodeArgs) -> Vec<String> {
+    SETTINGS.iter().map(|(key, value)| format!("{key}={value}")).chain(args.settings.iter().cloned()).collect()
+}
+
 /// A node to measure.
 pub struct Node {
     url: String,
@@ -62,6 +70,7 @@ pub struct Node {
 /// A node that this program started.
 struct Own {
     child: Child,
+    internal_port: u16,
     program: PathBuf,
     settings: Vec<String>,
 }
@@ -82,12 +91,11 @@ impl Node {
             return Ok(Self { url, pid: args.server_pid, own: None, folder });
         }
         let program = args.node.clone().map_or_else(find_or_build, Ok)?;
-        let mut settings: Vec<String> = SETTINGS.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        settings.extend(args.settings.iter().cloned());
+        let settings = settings(args);
         say(&format!("starting {} with {}", program.display(), settings.join(" ")));
-        let (child, url) = spawn(&program, &settings, folder.path())?;
+        let (child, url, internal_port) = spawn(&program, &settings, folder.path())?;
         let pid = Some(child.id());
-        let node = Self { url, pid, own: Some(Own { child, program, settings }), folder };
+        let node = Self { url, pid, own: Some(Own { child, internal_port, program, settings }), folder };
         Ok(node)
     }
 
@@ -109,6 +117,15 @@ impl Node {
         self.folder.path()
     }
 
+    /// What it has measured of the parts of messages' ways; `None` for a node of somebody else, whose internal listener is not known, and for
+    /// an old one.
+    ///
+    /// # Errors
+    /// When it does not tell.
+    pub fn parts(&self) -> Result<Option<Parts>> {
+        self.own.as_ref().map_or(Ok(None), |own| Parts::ask(own.internal_port))
+    }
+
     /// Whether this program started it.
     #[must_use]
     pub fn is_own(&self) -> bool {
@@ -125,8 +142,9 @@ impl Node {
         if own.child.try_wait()?.is_none() {
             stop(&mut own.child)?;
         }
-        let (child, url) = spawn(&own.program, &own.settings, self.folder.path())?;
+        let (child, url, internal_port) = spawn(&own.program, &own.settings, self.folder.path())?;
         own.child = child;
+        own.internal_port = internal_port;
         self.pid = Some(own.child.id());
         self.url = url;
         Ok(())
@@ -167,7 +185,7 @@ impl Drop for Node {
     }
 }
 
-fn spawn(program: &Path, settings: &[String], folder: &Path) -> Result<(Child, String)> {
+fn spawn(program: &Path, settings: &[String], folder: &Path) -> Result<(Child, String, u16)> {
     // Free a moment ago is as good as can be had from outside; a port taken meanwhile shows as a failed start.
     let (public, internal) = (free_port()?, free_port()?);
     let log = folder.join("node.log");
@@ -187,7 +205,7 @@ fn spawn(program: &Path, settings: &[String], folder: &Path) -> Result<(Child, S
             bail!("the node ended at once ({status}):\n{}", tail(&log));
         }
         if is_healthy(public) {
-            return Ok((child, format!("http://127.0.0.1:{public}")));
+            return Ok((child, format!("http://127.0.0.1:{public}"), internal));
         }
         if since.elapsed() > START_TIMEOUT {
             let _ = child.kill();

@@ -24,11 +24,23 @@ pub fn memory(pid: u32) -> Result<Memory> {
 }
 
 fn parse_memory(status: &str) -> Option<Memory> {
-    let kib = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
-    };
-    Some(Memory { resident_bytes: kib("VmRSS")? * 1024, peak_bytes: kib("VmHWM")? * 1024 })
+    Some(Memory { resident_bytes: parse_kib(status, "VmRSS")?, peak_bytes: parse_kib(status, "VmHWM")? })
+}
+
+/// A line like `VmRSS:   10240 kB`, in bytes.
+fn parse_kib(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Resident memory of a process in bytes, in which a page that n processes share counts as its n-th part: the sum over processes that
+/// share memory counts each page once.
+///
+/// # Errors
+/// When the process is gone or somebody else's, or this is not Linux.
+pub fn share_of_memory(pid: u32) -> Result<u64> {
+    let rollup = read(pid, "smaps_rollup")?;
+    parse_kib(&rollup, "Pss").ok_or_else(|| anyhow!("/proc/{pid}/smaps_rollup has no Pss"))
 }
 
 /// Processor time that a process has used so far, all threads together, in user and kernel mode.
@@ -129,6 +141,7 @@ mod tests {
     fn this_process_can_be_observed() {
         let pid = std::process::id();
         assert!(memory(pid).expect("readable").resident_bytes > 0);
+        assert!(share_of_memory(pid).expect("readable") > 0);
         assert!(cpu(pid).is_ok());
         assert!(open_files_limit(pid).expect("readable") > 0);
     }

@@ -12,7 +12,7 @@ use diesel::{
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 use serde::Serialize;
 
-use super::drive::Mailbox;
+use super::ends::Mailbox;
 use crate::{ambient, figures::rate, node::Cluster, progress::Progress};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");

@@ -44,34 +44,42 @@ impl Circle {
 /// # Errors
 /// When the node refuses.
 pub fn make(url: &str, senders: usize, devices: usize) -> Result<Vec<Circle>> {
+    let own_others = devices / 2;
+    make_all(url, &vec![(1 + own_others, devices - own_others); senders])
+}
+
+/// The same for circles that differ: each has so many devices of the sending account, and so many of its peer.
+///
+/// # Errors
+/// When the node refuses.
+pub fn make_all(url: &str, sizes: &[(usize, usize)]) -> Result<Vec<Circle>> {
+    let count: usize = sizes.iter().map(|(own, peer)| own + peer).sum();
     let runtime: Runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let progress = Progress::new("making accounts and devices", u64::try_from(senders * (devices + 1))?);
+    let progress = Progress::new("making accounts and devices", u64::try_from(count)?);
     let since = ambient::now();
     let api = Api::new(url)?;
     let run: Arc<str> = people::run_name().into();
     let circles = runtime.block_on(async {
-        let make = |i: usize| {
+        let make = |(i, size): (usize, (usize, usize))| {
             let (api, run, progress) = (api.clone(), run.clone(), progress.clone());
             let task = tokio::spawn(async move {
-                let circle = circle(&api, &format!("{run}-{i}"), devices).await?;
-                (0..=devices).for_each(|_| progress.one());
+                let circle = circle(&api, &format!("{run}-{i}"), size).await?;
+                circle.devices().for_each(|_| progress.one());
                 anyhow::Ok(circle)
             });
             async move { task.await? }
         };
-        stream::iter(0..senders).map(make).buffered(AT_ONCE).try_collect::<Vec<Circle>>().await
+        stream::iter(sizes.iter().copied().enumerate()).map(make).buffered(AT_ONCE).try_collect::<Vec<Circle>>().await
     })?;
-    let count = senders * (devices + 1);
-    progress.done(&format!("{count} devices of {} accounts in {:.1} s", senders * 2, since.elapsed().as_secs_f64()));
+    let accounts = sizes.len() * 2;
+    progress.done(&format!("{count} devices of {accounts} accounts in {:.1} s", since.elapsed().as_secs_f64()));
     Ok(circles)
 }
 
-async fn circle(api: &Api, name: &str, devices: usize) -> Result<Circle> {
+async fn circle(api: &Api, name: &str, (own, others): (usize, usize)) -> Result<Circle> {
     let mut rng = ambient::system_rng();
-    let own_others = devices / 2;
-    let person = people::register(api, &format!("{name}-a"), 1 + own_others, &mut rng).await.context("an account")?;
-    let peer =
-        people::register(api, &format!("{name}-b"), devices - own_others, &mut rng).await.context("an account")?;
+    let person = people::register(api, &format!("{name}-a"), own, &mut rng).await.context("an account")?;
+    let peer = people::register(api, &format!("{name}-b"), others, &mut rng).await.context("an account")?;
     let conversation = people::converse(api, &person, &peer, &mut rng).await.context("a conversation")?;
     Ok(Circle { person, peer, conversation })
 }

@@ -1,22 +1,26 @@
-//! The measured part: every sender keeps its window of sends full, every device takes what comes and acknowledges now and then.
+//! The measured part: every sender keeps its window of sends full, or all send in turn by the clock; every device takes what comes and
+//! acknowledges now and then.
 //!
 //! A device here gets messages of one sender only, so its mailbox must hold that sender's messages in order: entry n is message n.
 //! That gives each entry its time of sending without opening it on the clock; afterwards [`super::verify`] opens them all and finds
 //! out whether it was so.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use bytes::Bytes;
-use martlet_protocol::wire::{self, client_frame, node_frame};
+use martlet_protocol::wire::{self, node_frame};
 
-use super::tally::{Span, Tally};
+use super::{
+    ends::{Mailbox, Sender},
+    tally::{Span, Tally},
+};
 use crate::{
     ambient,
-    socket::{Connection, Fleet, Handler, Spread, put},
+    socket::{Connection, Fleet, Handler, Spread},
 };
 
 /// How often late acknowledgements are looked for.
@@ -41,36 +45,16 @@ pub struct Drive {
     devices_per_circle: usize,
     spread: Spread,
     senders: Vec<Sender>,
+    /// Whose turn it is, by the clock.
+    next_sender: usize,
     boxes: Vec<Mailbox>,
+    /// Windows are kept full.
     sending: bool,
     span: Option<Span>,
     tally: Tally,
     troubles: BTreeMap<String, u64>,
     moved_at: Instant,
     swept_at: Instant,
-}
-
-#[derive(Default)]
-struct Sender {
-    queue: VecDeque<Bytes>,
-    /// Of every message sent so far.
-    sent_at: Vec<Instant>,
-    in_flight: usize,
-    /// Messages sent while Redis was stopped: from and up to which number.
-    relay_lost: Option<(usize, usize)>,
-    accepted: u64,
-    /// After a refusal: entry n is not message n any more.
-    stopped: bool,
-}
-
-/// What a device has got.
-#[derive(Default)]
-pub struct Mailbox {
-    epoch: u64,
-    acked_seq: u64,
-    unacked_since: Option<Instant>,
-    /// In the order of their coming; entry n stands at n-1.
-    pub entries: Vec<wire::MailboxEntry>,
 }
 
 impl Drive {
@@ -84,6 +68,7 @@ impl Drive {
             devices_per_circle,
             spread,
             senders: (0..circles).map(|_| Sender::default()).collect(),
+            next_sender: 0,
             boxes: (0..circles * devices_per_circle).map(|_| Mailbox::default()).collect(),
             sending: false,
             span: None,
@@ -133,6 +118,36 @@ impl Drive {
         }
         while start.elapsed() < time && !self.has_run_out() && self.moved_at.elapsed() < PATIENCE {
             self.turn(fleet, Duration::from_millis(10))?;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Sends so many a second for so long, all senders in turn, whatever the node does. A send that was late counts from when it was due.
+    ///
+    /// # Errors
+    /// When the system's poll fails, or too few messages were prepared.
+    pub fn send_at(&mut self, fleet: &mut Fleet, rate: u32, time: Duration) -> Result<Duration> {
+        let start = ambient::now();
+        self.moved_at = start;
+        self.sending = false;
+        for n in 0.. {
+            let after = Duration::from_secs_f64(f64::from(n) / f64::from(rate));
+            if after >= time || self.moved_at.elapsed() >= PATIENCE {
+                break;
+            }
+            let due = start + after;
+            // At least once, so that a generator that is late still reads.
+            self.turn(fleet, due.saturating_duration_since(ambient::now()))?;
+            while let Some(left) = due.checked_duration_since(ambient::now()).filter(|left| !left.is_zero()) {
+                self.turn(fleet, left)?;
+            }
+            let i = self.next_sender;
+            self.next_sender = (i + 1) % self.senders.len();
+            let index = i * self.devices_per_circle;
+            if let Some(connection) = fleet.connection(index) {
+                self.senders[i].send(due, connection)?;
+                fleet.flush(index, self);
+            }
         }
         Ok(start.elapsed())
     }
@@ -226,13 +241,7 @@ impl Drive {
             return;
         }
         let now = ambient::now();
-        while sender.in_flight < self.pace.window
-            && let Some(frame) = sender.queue.pop_front()
-        {
-            connection.put_framed(&frame);
-            sender.sent_at.push(now);
-            sender.in_flight += 1;
-        }
+        while sender.in_flight < self.pace.window && sender.send(now, connection).is_ok() {}
     }
 
     fn accepted_one(&mut self, i: usize, reference: u64, accepted: &wire::Accepted, at: Instant) {
@@ -307,16 +316,6 @@ impl Drive {
                 fleet.flush(index, self);
             }
         }
-    }
-}
-
-impl Mailbox {
-    fn ack(&mut self, connection: &mut Connection) {
-        let seq = u64::try_from(self.entries.len()).unwrap_or(u64::MAX);
-        let cursor = wire::Cursor { epoch: self.epoch, seq };
-        put(connection, 0, client_frame::Frame::Ack(wire::Ack { mailbox: Some(cursor) }));
-        self.acked_seq = seq;
-        self.unacked_since = None;
     }
 }
 

@@ -3,16 +3,18 @@
 //! [`crowd`] makes the accounts, [`write`] encrypts the messages before the clock starts, [`drive`] sends and receives them, [`verify`]
 //! opens what came, [`compare`] writes the same rows one by one, [`result`] says what it all came to.
 //!
-//! The loop is closed: a sender has a bounded number of unanswered sends, so the rate is what the node takes, and latencies are those at
-//! that rate. It does not measure a given rate, nor devices that are away.
+//! The loop is closed unless a rate is given: a sender has a bounded number of unanswered sends, so the rate is what the node takes, and
+//! latencies are those at that rate. With `--rate` it is open, and latencies count from the moment a send was due. Devices that are away
+//! are not measured.
 
 mod compare;
-mod crowd;
+pub(crate) mod crowd;
 mod drive;
+mod ends;
 mod result;
 mod tally;
-mod verify;
-mod write;
+pub(crate) mod verify;
+pub(crate) mod write;
 
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ pub use verify::Verified;
 use crate::{
     cli::SendArgs,
     figures::{as_f64, grouped_f64, rate},
-    node::{Cluster, Node, proc},
+    node::{Cluster, Node, Parts, proc},
     progress::{Progress, say},
     socket::{Fleet, Spread},
 };
@@ -138,6 +140,13 @@ impl<'a> Load<'a> {
 
     /// Encrypts enough messages: as many as the user says, or as a trial run says.
     fn prepare(&mut self) -> Result<()> {
+        if let Some(rate) = self.args.rate {
+            // Caches are filled by a first message of everyone.
+            self.try_out(1)?;
+            let seconds = f64::from(self.args.seconds) + self.args.warm_up.as_secs_f64();
+            let needed = whole(f64::from(rate) * seconds / as_f64(u64::try_from(self.circles.len())?)) + 1;
+            return self.write(self.args.prepare.map_or(Ok(needed), usize::try_from)?);
+        }
         if let Some(count) = self.args.prepare {
             return self.write(usize::try_from(count)?);
         }
@@ -174,15 +183,17 @@ impl<'a> Load<'a> {
     fn measure(&mut self, nodes: &[Node], mut cluster: Option<&mut Cluster>) -> Result<Clocked> {
         let seconds = Duration::from_secs(self.args.seconds.into());
         say(&format!("warming up for {:.0?}, then measuring for {seconds:.0?}", self.args.warm_up));
-        self.drive.send_for(&mut self.fleet, self.args.warm_up)?;
+        self.send(self.args.warm_up)?;
         let before = Cpu::read(nodes, cluster.as_deref())?;
+        let parts_before = parts(nodes)?;
         self.drive.start_clock();
         let time = match (self.args.stop_redis, &mut cluster) {
             (Some(away), Some(cluster)) => self.send_without_relay(seconds, away, cluster)?,
-            _ => self.drive.send_for(&mut self.fleet, seconds)?,
+            _ => self.send(seconds)?,
         };
         self.drive.stop_clock();
         let after = Cpu::read(nodes, cluster.as_deref())?;
+        let parts = parts(nodes)?.zip(parts_before).map(|(after, before)| after.since(&before)).unwrap_or_default();
         let node_cpu = after.nodes.zip(before.nodes).map(|(after, before)| after.saturating_sub(before));
         let own_cpu = after.own.saturating_sub(before.own);
         // A Redis that was started anew has used nothing before.
@@ -191,7 +202,15 @@ impl<'a> Load<'a> {
             (after.0.saturating_sub(before.0), redis)
         });
         let memory = nodes[0].pid().map(proc::memory).transpose()?;
-        Ok(Clocked { time, node_cpu, own_cpu, shared_cpu, memory, ran_out: time < seconds })
+        Ok(Clocked { time, node_cpu, own_cpu, shared_cpu, memory, parts, ran_out: time < seconds })
+    }
+
+    /// Sends for so long, as asked for.
+    fn send(&mut self, time: Duration) -> Result<Duration> {
+        match self.args.rate {
+            Some(rate) => self.drive.send_at(&mut self.fleet, rate, time),
+            None => self.drive.send_for(&mut self.fleet, time),
+        }
     }
 
     /// Sends for so long, with Redis stopped in the middle of it.
@@ -222,12 +241,20 @@ impl<'a> Load<'a> {
         verified.undrained = verify::undrained(node.url(), &sent)?;
         let devices = usize::try_from(args.devices)?;
         let forks = drive.tally().accepted * u64::from(args.devices);
-        let comparison = match cluster {
-            None => compare::run(node.folder(), drive.boxes(), devices + 1, forks, args.compare)?,
-            Some(cluster) => compare::single_rows(cluster, drive.boxes(), forks, args.compare)?,
+        let comparison = match (args.rate, cluster) {
+            // At a given rate there is nothing to compare.
+            (Some(_), _) => None,
+            (None, None) => Some(compare::run(node.folder(), drive.boxes(), devices + 1, forks, args.compare)?),
+            (None, Some(cluster)) => Some(compare::single_rows(cluster, drive.boxes(), forks, args.compare)?),
         };
         Ok(SendResult::new(args, &drive, &clocked, verified, comparison))
     }
+}
+
+/// Of all nodes, if this program started them.
+fn parts(nodes: &[Node]) -> Result<Option<Parts>> {
+    let of_nodes: Option<Vec<Parts>> = nodes.iter().map(Node::parts).collect::<Result<_>>()?;
+    Ok(of_nodes.and_then(|parts| parts.into_iter().reduce(Parts::and)))
 }
 
 /// The next whole number, as a count.

@@ -8,7 +8,7 @@ use super::{Comparison, Verified, drive::Drive};
 use crate::{
     cli::SendArgs,
     figures::{Percentiles, as_f64, grouped, grouped_f64, mib, rate},
-    node::proc::Memory,
+    node::{PartMean, proc::Memory},
 };
 
 /// What was read while the clock ran.
@@ -21,6 +21,8 @@ pub struct Clocked {
     pub own_cpu: Duration,
     /// Processor time of PostgreSQL and Redis, in a cluster.
     pub shared_cpu: Option<(Duration, Duration)>,
+    /// Where messages' time went, as the nodes say.
+    pub parts: Vec<PartMean>,
     /// The first node's memory at the end.
     pub memory: Option<Memory>,
     /// A sender had nothing more to send before the time was over.
@@ -43,8 +45,10 @@ pub struct SendResult {
     pub senders: u32,
     /// Other devices that each message reached.
     pub devices: u32,
-    /// Unanswered sends per sender.
-    pub window: u32,
+    /// Unanswered sends per sender, in a closed loop.
+    pub window: Option<u32>,
+    /// Sends that were due per second, in an open loop.
+    pub rate: Option<u32>,
     /// Seconds that counted.
     pub seconds: f64,
     /// The prepared messages ran out before the time was over.
@@ -59,7 +63,7 @@ pub struct SendResult {
     pub rows_per_second: f64,
     /// Forks per second that reached their devices in that time.
     pub delivered_forks_per_second: f64,
-    /// From the send call to the receiver's socket.
+    /// From the send call (in an open loop: from the moment it was due) to the receiver's socket.
     pub delivery: Percentiles,
     /// Of these, to devices on the sender's node, if there are others.
     pub delivery_on_own_node: Option<Percentiles>,
@@ -67,8 +71,10 @@ pub struct SendResult {
     pub delivery_to_other_nodes: Option<Percentiles>,
     /// Of those to other nodes, while Redis was stopped.
     pub delivery_without_relay: Option<Percentiles>,
-    /// From the send call to the answer.
+    /// From the same moment to the answer.
     pub answers: Percentiles,
+    /// Where that time went, as the nodes say; empty if they are not known.
+    pub parts: Vec<PartMean>,
     /// Processor time of PostgreSQL per thousand forks, in milliseconds.
     pub postgres_cpu_ms_per_1000_forks: Option<f64>,
     /// Processor time of Redis per thousand forks, in milliseconds.
@@ -87,10 +93,10 @@ pub struct SendResult {
     pub troubles: BTreeMap<String, u64>,
     /// The check afterwards.
     pub verified: Verified,
-    /// The comparison.
-    pub row_by_row: Comparison,
+    /// The comparison, after a closed loop.
+    pub row_by_row: Option<Comparison>,
     /// Forks per second over the comparison's rows per second.
-    pub group_commit_gain: f64,
+    pub group_commit_gain: Option<f64>,
 }
 
 fn some(times: Percentiles) -> Option<Percentiles> {
@@ -103,7 +109,7 @@ impl SendResult {
         drive: &Drive,
         clocked: &Clocked,
         verified: Verified,
-        row_by_row: Comparison,
+        row_by_row: Option<Comparison>,
     ) -> Self {
         let tally = drive.tally();
         let forks = tally.accepted * u64::from(args.devices);
@@ -111,11 +117,12 @@ impl SendResult {
         let per_fork = |cpu: Duration| if forks == 0 { 0.0 } else { cpu.as_secs_f64() * 1e6 / as_f64(forks) };
         let cores = |cpu: Duration| if time.is_zero() { 0.0 } else { cpu.as_secs_f64() / time.as_secs_f64() };
         let forks_per_second = rate(forks, time);
-        let gain = if row_by_row.rows_per_second > 0.0 { forks_per_second / row_by_row.rows_per_second } else { 0.0 };
+        let single = row_by_row.as_ref().map(|rows| rows.rows_per_second).filter(|rows| *rows > 0.0);
         Self {
             senders: args.senders,
             devices: args.devices,
-            window: args.window,
+            window: args.rate.is_none().then_some(args.window),
+            rate: args.rate,
             seconds: time.as_secs_f64(),
             ran_out: clocked.ran_out,
             accepted: tally.accepted,
@@ -129,6 +136,7 @@ impl SendResult {
             delivery_to_other_nodes: some(tally.to_other_nodes.percentiles()),
             delivery_without_relay: some(tally.without_relay.percentiles()),
             answers: tally.answers.percentiles(),
+            parts: clocked.parts.clone(),
             // Microseconds per fork are milliseconds per thousand.
             postgres_cpu_ms_per_1000_forks: clocked.shared_cpu.map(|(postgres, _)| per_fork(postgres)),
             redis_cpu_ms_per_1000_forks: clocked.shared_cpu.map(|(_, redis)| per_fork(redis)),
@@ -140,7 +148,7 @@ impl SendResult {
             troubles: drive.troubles().clone(),
             verified,
             row_by_row,
-            group_commit_gain: gain,
+            group_commit_gain: single.map(|rows| forks_per_second / rows),
         }
     }
 
@@ -154,11 +162,12 @@ impl SendResult {
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
-        let Self { senders, devices, window, seconds, .. } = self;
-        let _ = writeln!(
-            text,
-            "{senders} senders, {devices} other devices each, {window} unanswered sends per sender, {seconds:.1} s"
-        );
+        let Self { senders, devices, seconds, .. } = self;
+        let pace = match (self.rate, self.window) {
+            (Some(rate), _) => format!("{} sends due per second", grouped(rate.into())),
+            (None, window) => format!("{} unanswered sends per sender", window.unwrap_or(0)),
+        };
+        let _ = writeln!(text, "{senders} senders, {devices} other devices each, {pace}, {seconds:.1} s");
         if self.ran_out {
             let _ = writeln!(text, "note: the prepared messages ran out early (see --prepare)");
         }
@@ -173,14 +182,17 @@ impl SendResult {
             let _ = writeln!(text, "{name:<20}{value}");
         }
         let of_nodes = [
-            ("to the same node", self.delivery_on_own_node),
-            ("to other nodes", self.delivery_to_other_nodes),
-            ("with Redis stopped", self.delivery_without_relay),
+            ("to the same node", &self.delivery_on_own_node),
+            ("to other nodes", &self.delivery_to_other_nodes),
+            ("with Redis stopped", &self.delivery_without_relay),
         ];
         for (name, times) in of_nodes {
             if let Some(times) = times {
                 let _ = writeln!(text, "{name:<20}{times}   ({} forks)", grouped(times.count));
             }
+        }
+        for PartMean { part, mean_ms, share_percent } in &self.parts {
+            let _ = writeln!(text, "{:<20}{mean_ms:.2} ms on average, {share_percent:.0} %", format!("of it, {part}"));
         }
         self.write_costs(&mut text);
         self.write_check(&mut text);
@@ -224,7 +236,8 @@ impl SendResult {
     }
 
     fn write_comparison(&self, text: &mut String) {
-        let Comparison { how, rows, wanted, seconds, rows_per_second } = &self.row_by_row;
+        let Some(comparison) = &self.row_by_row else { return };
+        let Comparison { how, rows, wanted, seconds, rows_per_second } = comparison;
         let _ = writeln!(
             text,
             "{:<20}{} rows/s ({} rows in {seconds:.1} s, {how})",
@@ -232,9 +245,11 @@ impl SendResult {
             grouped_f64(*rows_per_second),
             grouped(*rows)
         );
-        if self.row_by_row.is_extrapolated() {
+        if comparison.is_extrapolated() {
             let _ = writeln!(text, "note: stopped before all {} rows; its rate stands for the rest", grouped(*wanted));
         }
-        let _ = writeln!(text, "group_commit_gain: {:.1}", self.group_commit_gain);
+        if let Some(gain) = self.group_commit_gain {
+            let _ = writeln!(text, "group_commit_gain: {gain:.1}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use super::{
     crowd::Circle,
-    drive::Mailbox,
+    ends::Mailbox,
     write::{context, text},
 };
 use crate::{
@@ -60,7 +60,8 @@ impl Verified {
         self.lost == 0 && self.fault_count == 0 && self.undrained == 0
     }
 
-    fn fault(&mut self, what: String) {
+    /// One more.
+    pub fn fault(&mut self, what: String) {
         self.fault_count += 1;
         if self.faults.len() < FAULTS_TOLD {
             self.faults.push(what);
@@ -89,25 +90,34 @@ pub struct Sent<'a> {
     pub text_bytes: usize,
 }
 
-/// Opens every entry, on all cores.
+impl AsRef<[wire::MailboxEntry]> for Mailbox {
+    fn as_ref(&self) -> &[wire::MailboxEntry] {
+        &self.entries
+    }
+}
+
+/// Opens every entry, on all cores. What each device got stands circle by circle.
 ///
 /// # Errors
 /// When a thread fails. Faults are part of the result.
-pub fn open_all(sent: &[Sent<'_>], boxes: &[Mailbox], sample: u64) -> Result<Verified> {
-    let entries: usize = boxes.iter().map(|mailbox| mailbox.entries.len()).sum();
+pub fn open_all<B>(sent: &[Sent<'_>], boxes: &[B], sample: u64) -> Result<Verified>
+where
+    B: AsRef<[wire::MailboxEntry]> + Sync,
+{
+    let entries: usize = boxes.iter().map(|mailbox| mailbox.as_ref().len()).sum();
     let progress = Progress::new("opening what came", u64::try_from(entries)?);
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    let devices = boxes.len() / sent.len().max(1);
     let share = sent.len().div_ceil(threads).max(1);
+    let by_circle = by_circle(sent, boxes);
     let mut verified = Verified::default();
     thread::scope(|scope| {
-        let parts = sent.chunks(share).zip(boxes.chunks(share * devices)).enumerate();
+        let parts = sent.chunks(share).zip(by_circle.chunks(share)).enumerate();
         let handles: Vec<_> = parts
             .map(|(part, (sent, boxes))| {
                 let progress = progress.clone();
                 scope.spawn(move || {
                     let mut verified = Verified::default();
-                    for (i, (sent, boxes)) in sent.iter().zip(boxes.chunks(devices)).enumerate() {
+                    for (i, (sent, boxes)) in sent.iter().zip(boxes).enumerate() {
                         open_circle(part * share + i, sent, boxes, sample, &mut verified, &progress);
                     }
                     verified
@@ -123,17 +133,27 @@ pub fn open_all(sent: &[Sent<'_>], boxes: &[Mailbox], sample: u64) -> Result<Ver
     Ok(verified)
 }
 
-fn open_circle(
+/// The boxes of every circle, which stand one after the other.
+fn by_circle<'a, B>(sent: &[Sent<'_>], mut boxes: &'a [B]) -> Vec<&'a [B]> {
+    let own = |sent: &Sent<'_>| {
+        let (own, rest) = boxes.split_at(sent.circle.devices().count().min(boxes.len()));
+        boxes = rest;
+        own
+    };
+    sent.iter().map(own).collect()
+}
+
+fn open_circle<B: AsRef<[wire::MailboxEntry]>>(
     sender: usize,
     sent: &Sent<'_>,
-    boxes: &[Mailbox],
+    boxes: &[B],
     sample: u64,
     verified: &mut Verified,
     progress: &Progress,
 ) {
     for (place, (device, mailbox)) in sent.circle.devices().zip(boxes).enumerate() {
         let mut opener = MailboxOpener::new(device.keys.mailbox.clone());
-        let entries = u64::try_from(mailbox.entries.len()).unwrap_or(u64::MAX);
+        let entries = u64::try_from(mailbox.as_ref().len()).unwrap_or(u64::MAX);
         verified.lost += sent.accepted.saturating_sub(entries);
         if entries > sent.accepted {
             verified.fault(format!(
@@ -141,7 +161,7 @@ fn open_circle(
                 sent.accepted
             ));
         }
-        for (number, entry) in (1..).zip(&mailbox.entries) {
+        for (number, entry) in (1..).zip(mailbox.as_ref()) {
             progress.one();
             verified.opened += 1;
             // The first one is always opened whole: it was sealed to a one-time prekey.

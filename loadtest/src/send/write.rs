@@ -43,54 +43,75 @@ impl Writer {
         self.written += 1;
         let id = ClientMessageId::random(&mut self.rng);
         self.ids.push(id);
-        let plaintext = self.plaintext(sender, circle, id, text_bytes);
-        let (key, content) = seal_content(&mut self.rng, &plaintext, &circle.sender().keys.signing);
-        let content_hash = Hash::of(&content);
-        self.previous = Some(content_hash);
-        let context = context(circle, id, content_hash);
-        let mut forks = Vec::with_capacity(circle.conversation.recipients.len());
-        for recipient in &circle.conversation.recipients {
-            // A one-time prekey serves once.
-            let one_time = recipient.one_time.as_ref().filter(|_| self.written == 1);
-            let header = fork_header(&mut self.rng, &key, &context, one_time.unwrap_or(&recipient.signed))?;
-            forks.push(wire::Fork { device_id: recipient.device_id.to_wire(), header });
-        }
-        let named = |head: &wire::ListHead| wire::NamedList { account_id: head.account_id.clone(), n: head.n };
-        let request = wire::SendRequest {
-            client_message_id: id.to_wire(),
-            conversation_id: circle.conversation.id.to_wire(),
-            suite: SUITE_1,
-            membership_m: circle.conversation.membership.m,
-            lists: circle.conversation.list_heads.iter().map(named).collect(),
-            content,
-            forks,
-            lifetime_seconds: 0,
-            group_epoch: None,
-        };
-        let request = wire::ClientFrame { r#ref: self.written, frame: Some(client_frame::Frame::Send(request)) };
-        let mut framed = Vec::new();
-        frame::put(&mut framed, opcode::BINARY, &request.encode_to_vec());
-        Ok(framed.into())
-    }
-
-    fn plaintext(&self, sender: usize, circle: &Circle, id: ClientMessageId, text_bytes: usize) -> wire::Plaintext {
         let text = wire::Text { text: text(sender, self.written, text_bytes), reply_to: None };
-        wire::Plaintext {
-            version: u32::from(VERSION),
-            suite: SUITE_1,
-            body: Some(wire::Content { body: Some(wire::content::Body::Text(text)) }),
-            client_message_id: id.to_wire(),
-            sent_at_ms: ambient::unix_ms(),
-            conversation_id: circle.conversation.id.to_wire(),
-            membership: Some(circle.conversation.membership.clone()),
-            list_heads: circle.conversation.list_heads.clone(),
-            sender_account_id: circle.person.account_id().to_wire(),
-            sender_device_id: circle.sender().keys.device_id.to_wire(),
+        let plaintext = wire::Plaintext {
             sender_counter: self.written,
             previous_message_hash: self.previous.map(Hash::to_wire).unwrap_or_default(),
-            ephemeral_until_ms: 0,
-        }
+            ..plaintext(circle, id, wire::content::Body::Text(text))
+        };
+        // A one-time prekey serves once.
+        let request = compose(&mut self.rng, circle, id, &plaintext, self.written == 1)?;
+        self.previous = Some(Hash::of(&request.content));
+        Ok(framed(self.written, client_frame::Frame::Send(request)))
     }
+}
+
+/// What stands around a body, without what gives a stored message its place or an ephemeral one its end.
+pub fn plaintext(circle: &Circle, id: ClientMessageId, body: wire::content::Body) -> wire::Plaintext {
+    wire::Plaintext {
+        version: u32::from(VERSION),
+        suite: SUITE_1,
+        body: Some(wire::Content { body: Some(body) }),
+        client_message_id: id.to_wire(),
+        sent_at_ms: ambient::unix_ms(),
+        conversation_id: circle.conversation.id.to_wire(),
+        membership: Some(circle.conversation.membership.clone()),
+        list_heads: circle.conversation.list_heads.clone(),
+        sender_account_id: circle.person.account_id().to_wire(),
+        sender_device_id: circle.sender().keys.device_id.to_wire(),
+        ..wire::Plaintext::default()
+    }
+}
+
+/// Signs, pads and encrypts, and makes a fork for every recipient, to its one-time prekey or to the signed one.
+///
+/// # Errors
+/// When a prekey is weak.
+pub fn compose(
+    rng: &mut StdRng,
+    circle: &Circle,
+    id: ClientMessageId,
+    plaintext: &wire::Plaintext,
+    one_time: bool,
+) -> Result<wire::SendRequest> {
+    let (key, content) = seal_content(rng, plaintext, &circle.sender().keys.signing);
+    let context = context(circle, id, Hash::of(&content));
+    let mut forks = Vec::with_capacity(circle.conversation.recipients.len());
+    for recipient in &circle.conversation.recipients {
+        let once = recipient.one_time.as_ref().filter(|_| one_time);
+        let header = fork_header(rng, &key, &context, once.unwrap_or(&recipient.signed))?;
+        forks.push(wire::Fork { device_id: recipient.device_id.to_wire(), header });
+    }
+    let named = |head: &wire::ListHead| wire::NamedList { account_id: head.account_id.clone(), n: head.n };
+    Ok(wire::SendRequest {
+        client_message_id: id.to_wire(),
+        conversation_id: circle.conversation.id.to_wire(),
+        suite: SUITE_1,
+        membership_m: circle.conversation.membership.m,
+        lists: circle.conversation.list_heads.iter().map(named).collect(),
+        content,
+        forks,
+        lifetime_seconds: 0,
+        group_epoch: None,
+    })
+}
+
+/// A frame ready for the socket, masked and all.
+pub fn framed(reference: u64, frame: client_frame::Frame) -> Bytes {
+    let frame = wire::ClientFrame { r#ref: reference, frame: Some(frame) };
+    let mut framed = Vec::new();
+    frame::put(&mut framed, opcode::BINARY, &frame.encode_to_vec());
+    framed.into()
 }
 
 impl Default for Writer {

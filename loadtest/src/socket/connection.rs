@@ -24,6 +24,19 @@ const SUB_PROTOCOL: &str = "martlet.v1.proto";
 /// Longer answers to an upgrade are not a node's.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
+/// What is spoken on a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dialect {
+    /// A node's: a token, a hello, a resume, and then live.
+    Martlet,
+    /// A bare WebSocket that is live once it is upgraded, and whose messages all go to the handler's `raw`: for other servers that are
+    /// measured beside a node, with the same cost on this side.
+    Bare {
+        /// Where it is, such as `/subscribe`.
+        path: String,
+    },
+}
+
 /// A socket, and what it could not write or understand yet.
 pub struct Connection {
     stream: TcpStream,
@@ -67,12 +80,17 @@ impl Connection {
         &mut self.stream
     }
 
-    /// Asks for the upgrade.
-    pub fn put_upgrade(&mut self, host: &str, token: &str) {
+    /// Asks for the upgrade. A bare socket shows no token.
+    pub fn put_upgrade(&mut self, dialect: &Dialect, host: &str, token: &str) {
+        let (path, ours) = match dialect {
+            Dialect::Martlet => {
+                ("/v1/socket", format!("Sec-WebSocket-Protocol: {SUB_PROTOCOL}\r\nAuthorization: Bearer {token}\r\n"))
+            }
+            Dialect::Bare { path } => (path.as_str(), String::new()),
+        };
         let request = format!(
-            "GET /v1/socket HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Protocol: {SUB_PROTOCOL}\r\n\
-             Authorization: Bearer {token}\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{ours}\r\n"
         );
         self.out.extend_from_slice(request.as_bytes());
     }
@@ -174,7 +192,7 @@ pub enum Upgrade {
 }
 
 /// Takes the answer to the upgrade from the front of `bytes`.
-pub fn take_upgrade(bytes: &mut Bytes) -> Upgrade {
+pub fn take_upgrade(dialect: &Dialect, bytes: &mut Bytes) -> Upgrade {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
         return if bytes.len() > MAX_ANSWER_BYTES {
             Upgrade::Refused("an endless answer".into())
@@ -197,7 +215,7 @@ pub fn take_upgrade(bytes: &mut Bytes) -> Upgrade {
     if header("sec-websocket-accept").as_deref() != Some(KEY_ANSWER) {
         return Upgrade::Refused("the answer to the WebSocket key is wrong".into());
     }
-    if header("sec-websocket-protocol").as_deref() != Some(SUB_PROTOCOL) {
+    if *dialect == Dialect::Martlet && header("sec-websocket-protocol").as_deref() != Some(SUB_PROTOCOL) {
         return Upgrade::Refused(format!("the node did not agree to {SUB_PROTOCOL}"));
     }
     drop(bytes.split_to(end + 4));
@@ -218,7 +236,7 @@ mod tests {
     #[test]
     fn an_upgrade_leaves_the_frames_behind_it() {
         let mut bytes = Bytes::from(answer(KEY_ANSWER) + "frames");
-        assert!(matches!(take_upgrade(&mut bytes), Upgrade::Done));
+        assert!(matches!(take_upgrade(&Dialect::Martlet, &mut bytes), Upgrade::Done));
         assert_eq!(bytes.as_ref(), b"frames");
     }
 
@@ -226,16 +244,24 @@ mod tests {
     fn an_unfinished_answer_waits() {
         let text = answer(KEY_ANSWER);
         let mut bytes = Bytes::copy_from_slice(&text.as_bytes()[..text.len() - 1]);
-        assert!(matches!(take_upgrade(&mut bytes), Upgrade::Unfinished));
+        assert!(matches!(take_upgrade(&Dialect::Martlet, &mut bytes), Upgrade::Unfinished));
     }
 
     #[test]
     fn refusals_say_why() {
         let mut wrong = Bytes::from(answer("AAAA"));
-        assert!(matches!(take_upgrade(&mut wrong), Upgrade::Refused(why) if why.contains("key")));
+        assert!(matches!(take_upgrade(&Dialect::Martlet, &mut wrong), Upgrade::Refused(why) if why.contains("key")));
         let mut busy = Bytes::from("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy");
         assert!(
-            matches!(take_upgrade(&mut busy), Upgrade::Refused(why) if why == "HTTP/1.1 503 Service Unavailable busy")
+            matches!(take_upgrade(&Dialect::Martlet, &mut busy), Upgrade::Refused(why) if why == "HTTP/1.1 503 Service Unavailable busy")
         );
+    }
+
+    #[test]
+    fn a_bare_socket_needs_no_sub_protocol() {
+        let text = answer(KEY_ANSWER).replace("sec-websocket-protocol", "x-other");
+        let bare = Dialect::Bare { path: "/subscribe".into() };
+        assert!(matches!(take_upgrade(&bare, &mut Bytes::from(text.clone())), Upgrade::Done));
+        assert!(matches!(take_upgrade(&Dialect::Martlet, &mut Bytes::from(text)), Upgrade::Refused(_)));
     }
 }

@@ -22,7 +22,7 @@ use prost::Message as _;
 
 use crate::ambient;
 
-pub use connection::Connection;
+pub use connection::{Connection, Dialect};
 use frame::opcode;
 
 /// One read takes many frames; shared by all connections.
@@ -69,6 +69,7 @@ pub struct Fleet {
     poll: Poll,
     events: Events,
     nodes: Vec<(SocketAddr, String)>,
+    dialect: Dialect,
     spread: Spread,
     members: Vec<Member>,
     scratch: Vec<u8>,
@@ -134,12 +135,21 @@ impl Fleet {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
             nodes,
+            dialect: Dialect::Martlet,
             spread,
             members: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
             live: 0,
             opening: 0,
         })
+    }
+
+    /// For another server: bare WebSockets at this path.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn bare(url: &str, path: &str) -> Result<Self> {
+        Ok(Self { dialect: Dialect::Bare { path: path.to_owned() }, ..Self::new(url)? })
     }
 
     /// Sockets that are caught up.
@@ -226,7 +236,7 @@ impl Fleet {
         let mut connection = Connection::connect(*node, index)?;
         let interest = Interest::READABLE.add(Interest::WRITABLE);
         self.poll.registry().register(connection.stream(), Token(index), interest)?;
-        connection.put_upgrade(host, token);
+        connection.put_upgrade(&self.dialect, host, token);
         connection.flush()?;
         Ok(connection)
     }

@@ -7,7 +7,7 @@ use martlet_protocol::wire::{self, client_frame, node_frame};
 use prost::Message as _;
 
 use super::{
-    Connection, Fleet, Handler, Stage,
+    Connection, Dialect, Fleet, Handler, Stage,
     connection::{self, Read, Upgrade},
     frame::{self, opcode},
     put,
@@ -54,7 +54,7 @@ impl Fleet {
     ) -> Result<(), String> {
         if connection.is_at_frame() && self.members[index].stage.has_resumed() {
             while let Some(place) = frame::find(fresh).map_err(|error| error.to_string())?
-                && place.opcode == opcode::BINARY
+                && self.is_message(place.opcode)
                 && handler.raw(index, &fresh[place.start..place.end], at)?
             {
                 fresh = &fresh[place.end..];
@@ -72,6 +72,17 @@ impl Fleet {
         Ok(())
     }
 
+    /// A node sends binary messages only.
+    fn is_message(&self, opcode: u8) -> bool {
+        opcode == opcode::BINARY || (opcode == opcode::TEXT && self.dialect != Dialect::Martlet)
+    }
+
+    fn become_live(&mut self, index: usize) {
+        self.members[index].stage = Stage::Live;
+        self.live += 1;
+        self.opening -= 1;
+    }
+
     fn take(
         &mut self,
         index: usize,
@@ -81,17 +92,23 @@ impl Fleet {
         handler: &mut impl Handler,
     ) -> Result<(), String> {
         if matches!(self.members[index].stage, Stage::Upgrading) {
-            match connection::take_upgrade(bytes) {
+            match connection::take_upgrade(&self.dialect, bytes) {
                 Upgrade::Unfinished => return Ok(()),
-                Upgrade::Done => self.members[index].stage = Stage::AwaitingHello,
+                Upgrade::Done if self.dialect == Dialect::Martlet => self.members[index].stage = Stage::AwaitingHello,
+                Upgrade::Done => {
+                    self.become_live(index);
+                    handler.live(index, &wire::Hello::default(), connection);
+                }
                 Upgrade::Refused(why) => return Err(format!("the upgrade was refused: {why}")),
             }
         }
         while let Some(frame) = frame::take(bytes).map_err(|error| error.to_string())? {
             match frame.opcode {
-                opcode::BINARY
-                    if self.members[index].stage.has_resumed() && handler.raw(index, &frame.payload, at)? => {}
-                opcode::BINARY => {
+                message
+                    if self.is_message(message)
+                        && self.members[index].stage.has_resumed()
+                        && handler.raw(index, &frame.payload, at)? => {}
+                opcode::BINARY if self.dialect == Dialect::Martlet => {
                     let frame = wire::NodeFrame::decode(frame.payload).map_err(|_| "a frame that can't be read")?;
                     self.dispatch(index, frame, at, connection, handler)?;
                 }
@@ -128,8 +145,7 @@ impl Fleet {
             (node_frame::Frame::Hello(_), _) => {}
             (node_frame::Frame::CaughtUp(_), Stage::Resuming(_)) => {
                 if let Stage::Resuming(hello) = std::mem::replace(stage, Stage::Live) {
-                    self.live += 1;
-                    self.opening -= 1;
+                    self.become_live(index);
                     handler.live(index, &hello, connection);
                 }
             }

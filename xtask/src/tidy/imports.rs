@@ -40,7 +40,7 @@ pub const CRATES: &[Module] = &[
 ];
 
 /// What every module of the node may import, unless it is one of these: then those before it.
-pub const BENEATH: &[&str] = &["config", "clock", "vital", "health", "secrets", "limits"];
+pub const BENEATH: &[&str] = &["config", "clock", "vital", "health", "secrets", "limits", "measures"];
 
 /// The modules of the node, lowest first, and what each may import beside what is [`BENEATH`].
 pub const MODULES: &[Module] = &[
@@ -50,6 +50,7 @@ pub const MODULES: &[Module] = &[
     module("health", &[], "whether the node can do its work"),
     module("secrets", &[], "the keys that are kept outside the store"),
     module("limits", &[], "rates"),
+    module("measures", &[], "what the node measures of itself"),
     module("subscribers", &[], "who listens on this node, and what waits for each"),
     module("relay", &["subscribers"], "how nodes tell each other"),
     module("streams", &["relay", "subscribers"], "publish, resume, repair, acks, the control stream"),

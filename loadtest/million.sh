@@ -1,0 +1,61 @@
+#!/bin/sh
+# Holds very many connections to one node, in a machine that allows so many open files per process, and has each get one message.
+#
+#   DATA=/data ACCOUNTS=1000000 LOGS=10 SEED=1 sh million.sh
+#
+# DATA is a folder with the store (martlet.db) and the secret (node.secret) that `martlet import` made of the archive of
+# `martlet-load population` with the same three numbers; LOGS times 100,000 is the idea. STEPS (such as 250000,500000,1000000) reads the
+# memory in between. `martlet` and `martlet-load` are taken from PATH. martlet-load asks the node over HTTP which logs there are, and its HTTP
+# client wants the system's root certificates even so: in a bare machine, set SSL_CERT_FILE.
+set -eu
+DATA=${DATA:?a folder that martlet import has made}
+ACCOUNTS=${ACCOUNTS:-1000000} LOGS=${LOGS:-10} SEED=${SEED:-1}
+STEPS=${STEPS:-$ACCOUNTS} PATIENCE=${PATIENCE:-10m} SETTLE=${SETTLE:-20s} AT_ONCE=${AT_ONCE:-256}
+LISTEN=${LISTEN:-127.0.0.1:8080} INTERNAL=${INTERNAL:-127.0.0.1:8081}
+
+# Limits protect a node from single addresses and devices; here all come from few addresses, each device once.
+limits() {
+  for key in sends_per_device_per_second sends_burst sends_per_account_per_second frames_per_socket_per_second \
+    sign_ins_per_account_per_minute requests_per_account_per_minute requests_per_address_per_second \
+    connections_per_address_per_second connections_per_device_per_minute sign_ins_per_address_per_minute \
+    requests_per_device_per_minute connections_per_second; do
+    printf -- '--set limits.%s=0 ' $key
+  done
+}
+
+healthy() {
+  # busybox and others: whoever can fetch a page.
+  wget -q -O /dev/null "http://$INTERNAL/health" 2>/dev/null || curl -fso /dev/null "http://$INTERNAL/health" 2>/dev/null
+}
+
+memory() {
+  echo "$1: $(awk '/^(MemTotal|MemAvailable|Slab|Shmem):/ { printf "%s %d MiB  ", $1, $2 / 1024 }' /proc/meminfo)"
+  echo "$1: $(awk '/^TCP:/' /proc/net/sockstat)"
+}
+
+memory before
+# shellcheck disable=SC2046 # one word per setting
+martlet serve --data-dir "$DATA" --listen "$LISTEN" --internal-listen "$INTERNAL" --log warn \
+  --set server.max_connections=100000000 --set "socket.ping_interval=${PING:-15m}" --set socket.pong_timeout=10m \
+  --set socket.head_check_interval=10m --set conversations.max_members_large=1000000 --set storage.wait=1m \
+  $(limits) &
+node=$!
+trap 'kill "$node" 2>/dev/null || true' EXIT
+until healthy; do
+  kill -0 "$node" || { echo "the node did not start" >&2; exit 1; }
+  sleep 1
+done
+memory started
+
+# What the system holds for all these sockets is in no process's memory.
+{ while sleep "${EVERY:-60}"; do memory holding; done; } &
+watch=$!
+trap 'kill "$node" "$watch" 2>/dev/null || true' EXIT
+
+# Through cat, so that progress comes in lines.
+failed=$(mktemp)
+{ martlet-load hold --server "http://$LISTEN" --server-pid "$node" --accounts "$ACCOUNTS" --logs "$LOGS" --seed "$SEED" \
+  --connections "$STEPS" --patience "$PATIENCE" --settle "$SETTLE" --at-once "$AT_ONCE" 2>&1 || echo failed >"$failed"; } | cat
+grep -E '^Vm(HWM|RSS):' "/proc/$node/status" | sed 's/^/node /'
+memory after
+test ! -s "$failed"
