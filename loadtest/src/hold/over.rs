@@ -1,7 +1,5 @@
 //! A node over a folder of data that is there already, with the settings that very many connections need.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
-
 use anyhow::{Context as _, Result, ensure};
 
 use super::HoldArgs;
@@ -27,15 +25,5 @@ pub fn node(args: &HoldArgs) -> Result<Node> {
     ensure!(data.join("martlet.db").is_file(), "{} holds no store; martlet import makes one", data.display());
     let given = std::mem::take(&mut node_args.settings);
     node_args.settings = SETTINGS.iter().map(|setting| (*setting).to_owned()).chain(given).collect();
-    // A node starts over a folder of its own, which goes with it; that is then exchanged for the one that is to stay.
-    let mut node = Node::start(&node_args)?;
-    node.kill()?;
-    exchange(&node.folder().join("data"), &data)?;
-    node.restart()?;
-    Ok(node)
-}
-
-fn exchange(own: &Path, data: &Path) -> Result<()> {
-    fs::remove_dir_all(own).context("the new node's own data can't be removed")?;
-    symlink(data, own).context("the folder can't be put in the place of the node's own")
+    Node::start_over(&node_args, &data)
 }

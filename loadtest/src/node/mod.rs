@@ -73,6 +73,7 @@ struct Own {
     internal_port: u16,
     program: PathBuf,
     settings: Vec<String>,
+    data: PathBuf,
 }
 
 impl Node {
@@ -81,6 +82,18 @@ impl Node {
     /// # Errors
     /// When there is none, and none can be built or started.
     pub fn start(args: &NodeArgs) -> Result<Self> {
+        Self::start_with(args, None)
+    }
+
+    /// Starts a node over data that is there already and stays.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_over(args: &NodeArgs, data: &Path) -> Result<Self> {
+        Self::start_with(args, Some(data))
+    }
+
+    fn start_with(args: &NodeArgs, data: Option<&Path>) -> Result<Self> {
         let folder = match &args.dir {
             Some(dir) => TempDir::with_prefix_in("martlet-load-", dir),
             None => TempDir::with_prefix("martlet-load-"),
@@ -90,12 +103,17 @@ impl Node {
             let url = url.trim_end_matches('/').to_owned();
             return Ok(Self { url, pid: args.server_pid, own: None, folder });
         }
-        let program = args.node.clone().map_or_else(find_or_build, Ok)?;
+        let program = match &args.node {
+            // It is started in a folder of its own.
+            Some(program) => program.canonicalize().with_context(|| format!("{} is not there", program.display()))?,
+            None => find_or_build()?,
+        };
+        let data = data.map_or_else(|| folder.path().join("data"), Path::to_owned);
         let settings = settings(args);
         say(&format!("starting {} with {}", program.display(), settings.join(" ")));
-        let (child, url, internal_port) = spawn(&program, &settings, folder.path())?;
+        let (child, url, internal_port) = spawn(&program, &settings, folder.path(), &data)?;
         let pid = Some(child.id());
-        let node = Self { url, pid, own: Some(Own { child, internal_port, program, settings }), folder };
+        let node = Self { url, pid, own: Some(Own { child, internal_port, program, settings, data }), folder };
         Ok(node)
     }
 
@@ -142,7 +160,7 @@ impl Node {
         if own.child.try_wait()?.is_none() {
             stop(&mut own.child)?;
         }
-        let (child, url, internal_port) = spawn(&own.program, &own.settings, self.folder.path())?;
+        let (child, url, internal_port) = spawn(&own.program, &own.settings, self.folder.path(), &own.data)?;
         own.child = child;
         own.internal_port = internal_port;
         self.pid = Some(own.child.id());
@@ -185,7 +203,7 @@ impl Drop for Node {
     }
 }
 
-fn spawn(program: &Path, settings: &[String], folder: &Path) -> Result<(Child, String, u16)> {
+fn spawn(program: &Path, settings: &[String], folder: &Path, data: &Path) -> Result<(Child, String, u16)> {
     // Free a moment ago is as good as can be had from outside; a port taken meanwhile shows as a failed start.
     let (public, internal) = (free_port()?, free_port()?);
     let log = folder.join("node.log");
@@ -193,7 +211,7 @@ fn spawn(program: &Path, settings: &[String], folder: &Path) -> Result<(Child, S
     let mut command = Command::new(program);
     command.arg("serve").args(["--listen", &format!("127.0.0.1:{public}")]);
     command.args(["--internal-listen", &format!("127.0.0.1:{internal}")]);
-    command.arg("--data-dir").arg(folder.join("data"));
+    command.arg("--data-dir").arg(data);
     for setting in settings {
         command.args(["--set", setting]);
     }
