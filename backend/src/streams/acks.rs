@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 
 /// So many devices with a waiting ack are written without waiting for the interval.
 const FLUSH_AT_DEVICES: usize = 4096;
+/// Devices whose acks share a transaction. An ack takes some 20 µs on SQLite, whose one writer the commits wait for: they get their turn
+/// between two of these.
+const DEVICES_PER_WRITE: usize = 256;
 
 /// The newest unwritten ack of each device.
 #[derive(Default)]
@@ -41,14 +44,15 @@ impl Acks {
         }
         let mut acks: Vec<Ack> = taken.into_values().collect();
         acks.sort_unstable_by_key(|ack| ack.device_key);
-        let written = acks.clone();
-        let result = db.write(move |conn| mailbox::apply_acks(conn, &written)).await;
-        if let Err(error) = result {
-            let mut waiting = self.waiting.lock();
-            for ack in acks {
-                raise(&mut waiting, ack);
+        for (at, part) in acks.chunks(DEVICES_PER_WRITE).enumerate() {
+            let written = part.to_vec();
+            if let Err(error) = db.write(move |conn| mailbox::apply_acks(conn, &written)).await {
+                let mut waiting = self.waiting.lock();
+                for ack in &acks[at * DEVICES_PER_WRITE..] {
+                    raise(&mut waiting, *ack);
+                }
+                return Err(error);
             }
-            return Err(error);
         }
         Ok(())
     }
@@ -92,7 +96,9 @@ mod tests {
         config.wait = Duration::from_millis(20);
         let (db, other) = (Db::open(&config).expect("opens"), Db::open(&config).expect("opens"));
         let acks = Acks::default();
-        acks.add(Ack { device_key: DeviceKey(1), epoch: 1, seq: 7 });
+        // More than one transaction takes.
+        let all = 3 * DEVICES_PER_WRITE / 2;
+        (0_i64..).take(all).for_each(|device| acks.add(Ack { device_key: DeviceKey(device), epoch: 1, seq: 7 }));
         let (locked, is_locked) = mpsc::sync_channel(1);
         let (release, released) = mpsc::sync_channel::<()>(1);
         let held = thread::spawn(move || {
@@ -104,6 +110,7 @@ mod tests {
         });
         is_locked.recv().expect("locked");
         assert!(matches!(acks.flush(&db).await, Err(StorageError::Busy)));
+        assert_eq!(acks.waiting.lock().len(), all);
         assert_eq!(acks.waiting.lock()[&DeviceKey(1)].seq, 7);
         release.send(()).expect("held");
         held.join().expect("joined").expect("written");

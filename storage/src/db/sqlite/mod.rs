@@ -30,8 +30,9 @@ const CHECKPOINT_PAGES: u32 = 4096;
 const LOG_LIMIT_BYTES: u64 = 64 << 20;
 /// The writer's page cache in KiB: the hot ends of the mailbox tables and the heads of some hundred thousand devices.
 const WRITER_CACHE_KIB: u32 = 64 << 10;
-/// A reader's page cache in KiB. Small: the operating system caches the file too, and there are several readers.
-const READER_CACHE_KIB: u32 = 8 << 10;
+/// A reader's page cache in KiB. Small: the operating system caches the file too, and there are several readers,
+/// whose caches fill as connections come.
+const READER_CACHE_KIB: u32 = 2 << 10;
 
 /// Runs the missing migrations on a connection.
 pub(super) fn migrate_on(conn: &mut SqliteConnection) -> Result<(), StorageError> {
