@@ -105,7 +105,9 @@ impl Node {
         }
         let program = match &args.node {
             // It is started in a folder of its own.
-            Some(program) => program.canonicalize().with_context(|| format!("{} is not there", program.display()))?,
+            Some(program) => {
+                program.canonicalize().with_context(|| format!("{} can't be started", program.display()))?
+            }
             None => find_or_build()?,
         };
         let data = data.map_or_else(|| folder.path().join("data"), Path::to_owned);
