@@ -144,6 +144,11 @@ impl Clients {
         self.complete == self.clients.len()
     }
 
+    /// Everybody has everything, and nobody is on the way back.
+    pub fn is_settled(&self) -> bool {
+        self.is_complete() && self.clients.iter().all(|client| client.returning.is_none())
+    }
+
     /// Entries that did not come.
     pub fn missing(&self) -> u64 {
         self.clients.iter().map(|client| (self.log.len() - client.got) as u64).sum()

@@ -53,7 +53,7 @@ pub fn jitter(args: &JitterArgs) -> Result<ComebackResult> {
     let (start, end) = writer.schedule().span();
     let (mut clock, mut in_time) = (Clock::default(), 0);
     let progress = Progress::new("seconds", args.over.as_secs());
-    while crate::ambient::now() < end || (!clients.is_complete() && clients.quiet_for() < PATIENCE) {
+    while crate::ambient::now() < end || (!clients.is_settled() && clients.quiet_for() < PATIENCE) {
         stage.fleet.turn(Duration::from_millis(5), &mut clients)?;
         clients.act(&mut stage.fleet);
         clock.look(&node, (start, end))?;
