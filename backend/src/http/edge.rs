@@ -46,10 +46,9 @@ pub(super) async fn edge<B: MessageBody + 'static>(
     let unread = services.map(|services| Unread::of(&mut request, max_message_body_bytes(&services.config)));
     let began = clock.as_ref().map(crate::clock::Clock::elapsed);
     request.extensions_mut().insert(id.clone());
-    let refused = within_rate(&request).err();
-    let outcome = match &refused {
-        None => next.call(request).await.map(|response| finish(response, &id)),
-        Some(error) => Ok(request.into_response(error.response(&id.0))),
+    let outcome = match within_rate(&request) {
+        Ok(()) => next.call(request).await.map(|response| finish(response, &id)),
+        Err(error) => Ok(request.into_response(error.response(&id.0))),
     };
     if let Some(unread) = unread {
         unread.discard().await;

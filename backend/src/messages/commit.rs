@@ -19,16 +19,13 @@ use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::mpsc, sync::oneshot};
 
 use super::{
-    Reply, SendError,
+    RETRY_PAUSE, Reply, SendError,
     answer::{Answers, RequestKey},
     batch::{Batch, Committed, SendJob, Space, Waiting},
     mismatch::Explainer,
     seal::Prepared,
 };
 use crate::{clock::Clock, config::Config, measures::Measures, streams::Streams, vital};
-
-/// Between two tries to reach a store that is away.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a thread is asked.
 pub enum Job {

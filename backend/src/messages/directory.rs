@@ -22,13 +22,11 @@ use prost::Message as _;
 use quick_cache::sync::Cache;
 use tokio::time::{self, Instant};
 
-use super::SendError;
+use super::{RETRY_PAUSE, SendError};
 use crate::accounts::DeviceIdentity;
 
 /// Conversations and accounts kept, each. An account of three devices takes about 600 bytes.
 const CACHED: usize = 100_000;
-/// Between two tries to read from a store that is away.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everybody a message goes to.
 pub struct Audience {

@@ -17,7 +17,7 @@ mod mismatch;
 mod request;
 mod seal;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use martlet_protocol::wire;
 use martlet_storage::{Db, DeviceKey};
@@ -43,6 +43,9 @@ use fork::Recipient;
 use mismatch::Explainer;
 use request::Request;
 use seal::Sealer;
+
+/// Between two tries to reach a store that is away.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Hears what became of a send. Called on the commit thread or a worker, so it must not block.
 pub type Reply = Box<dyn FnOnce(Result<wire::Accepted, SendError>) + Send>;

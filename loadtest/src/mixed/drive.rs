@@ -17,14 +17,15 @@ use crate::{
     cli::MixedArgs,
     costs::Troubles,
     group::{log::Log, writer},
-    send::write::framed,
+    send::{
+        ends::{AckPace, Mailbox},
+        write::framed,
+    },
     socket::{Connection, Fleet, Handler, log_frame, put},
 };
 
-/// A device acknowledges after so many entries …
-const ACK_ENTRIES: u64 = 64;
-/// … or after this time …
-const ACK_DELAY: Duration = Duration::from_millis(500);
+/// When devices acknowledge …
+const ACKS: AckPace = AckPace { entries: 64, delay: Duration::from_millis(500) };
 /// … which is looked for so often.
 const ACK_SWEEP: Duration = Duration::from_millis(50);
 /// Longest wait for something to be due.
@@ -33,11 +34,7 @@ const TURN: Duration = Duration::from_millis(10);
 /// What a device has got.
 #[derive(Default)]
 pub struct Device {
-    epoch: u64,
-    acked_seq: u64,
-    unacked_since: Option<Instant>,
-    /// Of its mailbox, in the order of their coming; entry n stands at n-1.
-    entries: Vec<wire::MailboxEntry>,
+    mailbox: Mailbox,
     /// Of its group's log.
     from_log: usize,
     /// What is not stored, in the order of its coming.
@@ -46,17 +43,7 @@ pub struct Device {
 
 impl AsRef<[wire::MailboxEntry]> for Device {
     fn as_ref(&self) -> &[wire::MailboxEntry] {
-        &self.entries
-    }
-}
-
-impl Device {
-    fn ack(&mut self, connection: &mut Connection) {
-        let seq = self.entries.len() as u64;
-        let cursor = wire::Cursor { epoch: self.epoch, seq };
-        put(connection, 0, client_frame::Frame::Ack(wire::Ack { mailbox: Some(cursor) }));
-        self.acked_seq = seq;
-        self.unacked_since = None;
+        &self.mailbox.entries
     }
 }
 
@@ -169,7 +156,7 @@ impl<'a> Drive<'a> {
         let now = ambient::now();
         if now.duration_since(self.swept_at) >= ACK_SWEEP {
             self.swept_at = now;
-            self.ack_older_than(fleet, now, ACK_DELAY);
+            self.ack_older_than(fleet, now, ACKS.delay);
         }
         Ok(())
     }
@@ -182,7 +169,7 @@ impl<'a> Drive<'a> {
         let since = ambient::now();
         self.ack_older_than(fleet, since, Duration::ZERO);
         // Also what comes now, which would be once too often.
-        while since.elapsed() < patience && (since.elapsed() < ACK_DELAY || self.has_unacked()) {
+        while since.elapsed() < patience && (since.elapsed() < ACKS.delay || self.has_unacked()) {
             self.turn(fleet, Duration::from_millis(10))?;
             self.ack_older_than(fleet, ambient::now(), Duration::ZERO);
         }
@@ -190,15 +177,16 @@ impl<'a> Drive<'a> {
     }
 
     fn has_unacked(&self) -> bool {
-        self.devices.iter().any(|device| device.unacked_since.is_some())
+        self.devices.iter().any(|device| device.mailbox.has_unacked())
     }
 
     fn ack_older_than(&mut self, fleet: &mut Fleet, now: Instant, age: Duration) {
         for index in 0..self.devices.len() {
-            let device = &mut self.devices[index];
-            let is_due = device.unacked_since.is_some_and(|since| now.saturating_duration_since(since) >= age);
-            if is_due && let Some(connection) = fleet.connection(index) {
-                device.ack(connection);
+            let mailbox = &mut self.devices[index].mailbox;
+            if mailbox.is_unacked_for(age, now)
+                && let Some(connection) = fleet.connection(index)
+            {
+                mailbox.ack(connection);
                 fleet.flush(index, self);
             }
         }
@@ -260,15 +248,10 @@ impl<'a> Drive<'a> {
 
     fn entry(&mut self, index: usize, entry: wire::MailboxEntry, at: Instant, connection: &mut Connection) {
         let Place { circle, place, .. } = self.scene.devices[index];
-        let device = &mut self.devices[index];
-        let (number, due) = (device.entries.len(), device.entries.len() as u64 + 1);
-        if entry.seq != due {
-            return self.troubles.add(if entry.seq < due { "an entry came twice" } else { "an entry was left out" });
-        }
-        device.entries.push(entry);
-        let since = *device.unacked_since.get_or_insert(at);
-        if due - device.acked_seq >= ACK_ENTRIES || at.saturating_duration_since(since) >= ACK_DELAY {
-            device.ack(connection);
+        let mailbox = &mut self.devices[index].mailbox;
+        let number = mailbox.entries.len();
+        if let Err(what) = mailbox.take(entry, at, ACKS, connection) {
+            return self.troubles.add(what);
         }
         if let Some(lane) = &mut self.lanes[Kind::Direct as usize] {
             lane.arrive(circle, number, at, place == 0);
@@ -318,7 +301,7 @@ impl<'a> Drive<'a> {
 impl Handler for Drive<'_> {
     fn live(&mut self, index: usize, hello: &wire::Hello, connection: &mut Connection) {
         if let Some(state) = &hello.mailbox {
-            self.devices[index].epoch = state.epoch;
+            self.devices[index].mailbox.epoch = state.epoch;
         }
         let group = &self.scene.groups[self.scene.devices[index].group];
         let logs = vec![wire::LogCursor { conversation_id: group.conversation.to_wire(), cursor: None }];

@@ -7,7 +7,7 @@ use martlet_protocol::{
     id::{ClientMessageId, EntryId, Hash},
     rest::PrekeyKind,
     seal::MailboxOpener,
-    suite1::{Header, open_content, open_header, parse_header},
+    suite1::{Header, parse_header},
     wire::{self, client_frame, content::Body},
 };
 
@@ -20,7 +20,7 @@ use crate::{
     ambient,
     send::{
         crowd::Circle,
-        verify::Verified,
+        verify::{Verified, open_signed},
         write::{compose, context, framed, plaintext},
     },
 };
@@ -104,12 +104,7 @@ fn open(
     ensure!(header.kind == PrekeyKind::Signed, "sealed to a one-time prekey");
     let content = if message.content.is_empty() { &came.content } else { &message.content };
     let context = context(circle, *id, Hash::of(content));
-    let secret = device.prekeys.secret(header.kind, header.key_id).ok_or_else(|| anyhow!("no such prekey"))?;
-    let own = (&device.keys.account_id, &device.keys.device_id);
-    let key = open_header(&header, &secret, &context, own.0, own.1).context("the header")?;
-    let opened = open_content(&key, content).context("the content")?;
-    opened.check_envelope(&context)?;
-    opened.verify(&circle.sender().keys.signing.public()).context("the signature")?;
+    let opened = open_signed(circle, device, &header, &context, content)?;
     ensure!(opened.plaintext.sender_counter == 0 && opened.plaintext.ephemeral_until_ms > 0, "it is no ephemeral one");
     ensure!(opened.plaintext.body.and_then(|content| content.body) == Some(body(number)), "another body");
     Ok(())

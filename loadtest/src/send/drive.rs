@@ -15,7 +15,7 @@ use bytes::Bytes;
 use martlet_protocol::wire::{self, node_frame};
 
 use super::{
-    ends::{Mailbox, Sender},
+    ends::{AckPace, Mailbox, Sender},
     tally::{Span, Tally},
 };
 use crate::{
@@ -33,10 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Pace {
     /// Unanswered sends per sender.
     pub window: usize,
-    /// Acknowledge after so many entries.
-    pub ack_entries: u64,
-    /// Or after so long.
-    pub ack_delay: Duration,
+    /// When devices acknowledge.
+    pub acks: AckPace,
 }
 
 /// The senders and all mailboxes. Devices are numbered circle by circle, the sending device first.
@@ -95,7 +93,7 @@ impl Drive {
         let now = ambient::now();
         if now.duration_since(self.swept_at) >= ACK_SWEEP {
             self.swept_at = now;
-            self.ack_older_than(fleet, now, self.pace.ack_delay);
+            self.ack_older_than(fleet, now, self.pace.acks.delay);
         }
         Ok(())
     }
@@ -191,7 +189,7 @@ impl Drive {
             self.turn(fleet, Duration::from_millis(10))?;
         }
         self.ack_older_than(fleet, ambient::now(), Duration::ZERO);
-        while self.boxes.iter().any(|mailbox| mailbox.unacked_since.is_some()) && self.moved_at.elapsed() < PATIENCE {
+        while self.boxes.iter().any(Mailbox::has_unacked) && self.moved_at.elapsed() < PATIENCE {
             self.turn(fleet, Duration::from_millis(10))?;
             self.ack_older_than(fleet, ambient::now(), Duration::ZERO);
         }
@@ -272,18 +270,10 @@ impl Drive {
 
     fn entry(&mut self, index: usize, entry: wire::MailboxEntry, at: Instant, connection: &mut Connection) {
         let (i, is_echo) = (index / self.devices_per_circle, index.is_multiple_of(self.devices_per_circle));
-        let mailbox = &mut self.boxes[index];
-        let seq = entry.seq;
-        let due = u64::try_from(mailbox.entries.len()).unwrap_or(u64::MAX) + 1;
-        if seq != due {
-            self.trouble(if seq < due { "an entry came twice" } else { "an entry was left out" });
-            return;
-        }
-        mailbox.entries.push(entry);
-        let since = *mailbox.unacked_since.get_or_insert(at);
-        if seq - mailbox.acked_seq >= self.pace.ack_entries || at.duration_since(since) >= self.pace.ack_delay {
-            mailbox.ack(connection);
-        }
+        let seq = match self.boxes[index].take(entry, at, self.pace.acks, connection) {
+            Ok(seq) => seq,
+            Err(what) => return self.trouble(what),
+        };
         let Some(span) = self.span else { return };
         if is_echo {
             self.tally.echoes += u64::from(span.holds(at));
@@ -310,8 +300,9 @@ impl Drive {
     fn ack_older_than(&mut self, fleet: &mut Fleet, now: Instant, age: Duration) {
         for index in 0..self.boxes.len() {
             let mailbox = &mut self.boxes[index];
-            let is_due = mailbox.unacked_since.is_some_and(|since| now.duration_since(since) >= age);
-            if is_due && let Some(connection) = fleet.connection(index) {
+            if mailbox.is_unacked_for(age, now)
+                && let Some(connection) = fleet.connection(index)
+            {
                 mailbox.ack(connection);
                 fleet.flush(index, self);
             }

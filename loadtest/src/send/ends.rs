@@ -1,6 +1,9 @@
 //! Both ends of a message's way: a sender with what it has yet to send, and a mailbox with what came.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use martlet_protocol::wire::{self, client_frame};
@@ -43,20 +46,61 @@ impl Sender {
     }
 }
 
+/// When a device acknowledges.
+#[derive(Debug, Clone, Copy)]
+pub struct AckPace {
+    /// After so many entries …
+    pub entries: u64,
+    /// … or so long.
+    pub delay: Duration,
+}
+
 /// What a device has got.
 #[derive(Default)]
 pub struct Mailbox {
     /// Of its numbering.
     pub epoch: u64,
-    /// Up to here it was acknowledged.
-    pub acked_seq: u64,
-    /// When the first entry came that is not.
-    pub unacked_since: Option<Instant>,
+    acked_seq: u64,
+    /// When the first entry came that is not acknowledged.
+    unacked_since: Option<Instant>,
     /// In the order of their coming; entry n stands at n-1.
     pub entries: Vec<wire::MailboxEntry>,
 }
 
 impl Mailbox {
+    /// Takes an entry, and acknowledges if it is time to; tells how many there are now.
+    ///
+    /// # Errors
+    /// In words, if another one was due.
+    pub fn take(
+        &mut self,
+        entry: wire::MailboxEntry,
+        at: Instant,
+        pace: AckPace,
+        connection: &mut Connection,
+    ) -> Result<u64, &'static str> {
+        let due = self.entries.len() as u64 + 1;
+        if entry.seq != due {
+            return Err(if entry.seq < due { "an entry came twice" } else { "an entry was left out" });
+        }
+        self.entries.push(entry);
+        self.unacked_since.get_or_insert(at);
+        if due - self.acked_seq >= pace.entries || self.is_unacked_for(pace.delay, at) {
+            self.ack(connection);
+        }
+        Ok(due)
+    }
+
+    /// Something came that is not acknowledged.
+    pub fn has_unacked(&self) -> bool {
+        self.unacked_since.is_some()
+    }
+
+    /// And has been for so long.
+    pub fn is_unacked_for(&self, time: Duration, now: Instant) -> bool {
+        self.unacked_since.is_some_and(|since| now.saturating_duration_since(since) >= time)
+    }
+
     /// Acknowledges all that came.
     pub fn ack(&mut self, connection: &mut Connection) {
         let seq = u64::try_from(self.entries.len()).unwrap_or(u64::MAX);

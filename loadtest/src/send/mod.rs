@@ -10,7 +10,7 @@
 mod compare;
 pub(crate) mod crowd;
 mod drive;
-mod ends;
+pub(crate) mod ends;
 mod result;
 mod tally;
 pub(crate) mod verify;
@@ -33,6 +33,7 @@ use crate::{
 };
 use crowd::Circle;
 use drive::{Drive, Pace};
+use ends::AckPace;
 use result::Clocked;
 use verify::Sent;
 use write::Writer;
@@ -119,8 +120,7 @@ impl<'a> Load<'a> {
     fn connect(args: &'a SendArgs, nodes: &[Node], circles: Vec<Circle>) -> Result<Self> {
         let pace = Pace {
             window: usize::try_from(args.window)?,
-            ack_entries: args.ack_entries.into(),
-            ack_delay: args.ack_delay,
+            acks: AckPace { entries: args.ack_entries.into(), delay: args.ack_delay },
         };
         let devices_per_circle = usize::try_from(args.devices)? + 1;
         let spread = Spread { nodes: nodes.len(), group: devices_per_circle };

@@ -15,7 +15,7 @@ use martlet_protocol::{
     id::{ClientMessageId, EntryId, Hash},
     rest::PrekeyKind,
     seal::MailboxOpener,
-    suite1::{Header, open_content, open_header, parse_header},
+    suite1::{ForkContext, ForkHeader, Header, OpenedPlaintext, open_content, open_header, parse_header},
     wire::{self, node_frame},
 };
 use serde::Serialize;
@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     ambient,
+    people::Device,
     progress::Progress,
     socket::{Connection, Fleet, Handler},
 };
@@ -222,12 +223,7 @@ impl Opening<'_> {
         if self.number == 1 {
             ensure!(header.kind == PrekeyKind::OneTime, "the first message was not sealed to a one-time prekey");
         }
-        let secret = device.prekeys.secret(header.kind, header.key_id).ok_or_else(|| anyhow!("no such prekey"))?;
-        let own = (&device.keys.account_id, &device.keys.device_id);
-        let key = open_header(&header, &secret, &context, own.0, own.1).context("the header")?;
-        let opened = open_content(&key, content).context("the content")?;
-        opened.check_envelope(&context)?;
-        opened.verify(&circle.sender().keys.signing.public()).context("the signature")?;
+        let opened = open_signed(circle, device, &header, &context, content)?;
         ensure!(opened.plaintext.sender_counter == self.number, "another counter");
         let expected = text(self.sender, self.number, self.sent.text_bytes);
         match opened.plaintext.body.and_then(|content| content.body) {
@@ -235,6 +231,23 @@ impl Opening<'_> {
             _ => bail!("another text"),
         }
     }
+}
+
+/// What a device finds in the header and content that it got, if all of it is right and the circle's sender has signed it.
+pub fn open_signed(
+    circle: &Circle,
+    device: &Device,
+    header: &ForkHeader,
+    context: &ForkContext,
+    content: &[u8],
+) -> Result<OpenedPlaintext> {
+    let secret = device.prekeys.secret(header.kind, header.key_id).ok_or_else(|| anyhow!("no such prekey"))?;
+    let own = (&device.keys.account_id, &device.keys.device_id);
+    let key = open_header(header, &secret, context, own.0, own.1).context("the header")?;
+    let opened = open_content(&key, content).context("the content")?;
+    opened.check_envelope(context)?;
+    opened.verify(&circle.sender().keys.signing.public()).context("the signature")?;
+    Ok(opened)
 }
 
 /// Connects every device again and compares what the node says of its mailbox; tells how many are not as they should be.

@@ -98,6 +98,7 @@ fn deliver(inner: &Inner, entries: Vec<Large>, content: Option<Bytes>) {
     };
     // Reading took a while, in which the store may have become another one.
     let current = entries.into_iter().filter(|large| large.epoch == inner.subscribers.epoch());
+    // How long it was on the line, and the reading, are not in it: for measuring, large contents count from here.
     let under_way_since = inner.clock.elapsed();
     inner.subscribers.deliver(current.map(|large| {
         let Large { device_key, seq, entry_id, sealed, .. } = large;
