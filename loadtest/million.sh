@@ -13,6 +13,15 @@ ACCOUNTS=${ACCOUNTS:-1000000} LOGS=${LOGS:-10} SEED=${SEED:-1}
 STEPS=${STEPS:-$ACCOUNTS} PATIENCE=${PATIENCE:-10m} SETTLE=${SETTLE:-20s} AT_ONCE=${AT_ONCE:-256}
 LISTEN=${LISTEN:-127.0.0.1:8080} INTERNAL=${INTERNAL:-127.0.0.1:8081}
 
+# Each socket that has anything under way holds a page of 4 KiB, and the system has a bound for all of them together. Past it messages are
+# dropped and sent again, more and more seldom: minutes become an hour.
+pages=$(awk '{ print $3 }' /proc/sys/net/ipv4/tcp_mem)
+if [ "$pages" -lt $((2 * ACCOUNTS)) ]; then
+  echo "net.ipv4.tcp_mem allows $pages pages for all sockets together; $((2 * ACCOUNTS)) are needed, two for each connection:" >&2
+  echo "  sysctl -w net.ipv4.tcp_mem='$((2 * ACCOUNTS)) $((2 * ACCOUNTS)) $((3 * ACCOUNTS))'" >&2
+  exit 1
+fi
+
 # Limits protect a node from single addresses and devices; here all come from few addresses, each device once.
 limits() {
   for key in sends_per_device_per_second sends_burst sends_per_account_per_second frames_per_socket_per_second \

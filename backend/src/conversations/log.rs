@@ -3,21 +3,31 @@
 use std::collections::HashMap;
 
 use martlet_protocol::{
-    id::{AccountId, Blob, ConversationId},
+    id::{AccountId, Blob, ConversationId, MessageId},
     rest::{
         ConversationMember, HistoryFrom, HistoryQuery, LogEntry, LogGap, LogGapReason, LogItem, LogPage, Page,
         PageQuery,
     },
-    wire::{self, GapReason},
+    wire::{self, GapReason, log_item},
 };
 use martlet_storage::{ConversationKey, StorageError, accounts, conversations, logs};
 
 use super::{ConversationError, Conversations, DEFAULT_PAGE, MAX_PAGE, find, role};
-use crate::accounts::DeviceIdentity;
+use crate::{accounts::DeviceIdentity, streams::LogRange};
+
+/// A log that an account may follow.
+#[derive(Debug, Clone, Copy)]
+pub struct LogToFollow {
+    /// Its row.
+    pub key: ConversationKey,
+    /// What lies up to here was there before the account joined.
+    pub joined_seq: u64,
+}
 
 impl Conversations {
-    /// A part of the conversation's log: after a cursor, before one, or the newest. Costs two short reads of an index, wherever in the log
-    /// it lies, and at most `logs.max_page_bytes` of content.
+    /// A part of the conversation's log: after a cursor, before one, or the newest, at most `logs.max_page_bytes` of content. The newest part
+    /// of a log that is followed on this node comes from memory; any other costs two short reads of an index, wherever in the log it lies. Who
+    /// left reads what there was until then.
     ///
     /// # Errors
     /// [`ConversationError::NotFound`], also for somebody else's; [`ConversationError::NoLog`] of another kind than large,
@@ -33,14 +43,11 @@ impl Conversations {
             HistoryFrom::Before(seq) => logs::LogCursor::Before(seq),
         };
         let account_key = identity.account_key;
-        let (max_bytes, now_s) = (self.0.config.logs.max_page_bytes, self.0.clock.earliest_s());
-        let max_items = query.max_items();
-        let range = self.0.db.read(move |conn| {
-            let row = find(conn, &conversation_id, account_key)?;
-            let query = logs::LogQuery { conversation: row.conversation_key, cursor, max_items, max_bytes, now_s };
-            logs::range(conn, &query)?.ok_or(ConversationError::NoLog)
-        });
-        Ok(page(range.await?))
+        let access = self.0.db.read(move |conn| logs::access(conn, &conversation_id, account_key)).await?;
+        let access = access.ok_or(ConversationError::NotFound)?.ok_or(ConversationError::NoLog)?;
+        let (max_items, max_bytes) = (query.max_items(), self.0.config.logs.max_page_bytes);
+        let range = self.0.streams.log_page(&access, cursor, max_items, max_bytes).await?;
+        page(range.ok_or(ConversationError::NoLog)?)
     }
 
     /// The logs of these conversations, one outcome for each.
@@ -52,7 +59,7 @@ impl Conversations {
         &self,
         identity: &DeviceIdentity,
         conversation_ids: Vec<ConversationId>,
-    ) -> Result<Vec<Result<ConversationKey, ConversationError>>, ConversationError> {
+    ) -> Result<Vec<Result<LogToFollow, ConversationError>>, ConversationError> {
         let account_key = identity.account_key;
         let read = self.0.db.read(move |conn| {
             let rows = conversations::by_ids_for_member(conn, &conversation_ids, account_key)?;
@@ -60,7 +67,7 @@ impl Conversations {
             let log = |id: &ConversationId| match rows.get(id) {
                 None => Err(ConversationError::NotFound),
                 Some(row) if row.kind != wire::ConversationKind::Large => Err(ConversationError::NoLog),
-                Some(row) => Ok(row.conversation_key),
+                Some(row) => Ok(LogToFollow { key: row.conversation_key, joined_seq: row.joined_seq }),
             };
             Ok(conversation_ids.iter().map(log).collect())
         });
@@ -101,33 +108,30 @@ impl Conversations {
     }
 }
 
-fn page(range: logs::LogRange) -> LogPage {
-    let logs::LogRange { items, state } = range;
-    LogPage {
-        epoch: state.epoch,
-        head_seq: state.head_seq,
-        group_epoch: state.group_epoch,
-        items: items.into_iter().map(item).collect(),
-    }
+fn page(range: LogRange) -> Result<LogPage, ConversationError> {
+    let LogRange { epoch, head_seq, group_epoch, items } = range;
+    let items = items.iter().map(|item| shown(&item.item)).collect::<Result<_, _>>()?;
+    Ok(LogPage { epoch, head_seq, group_epoch, items })
 }
 
-fn item(item: logs::LogItem) -> LogItem {
-    match item {
-        logs::LogItem::Entry(entry) => LogItem::Entry(LogEntry {
+fn shown(item: &log_item::Item) -> Result<LogItem, StorageError> {
+    Ok(match item {
+        log_item::Item::Entry(entry) => LogItem::Entry(LogEntry {
             seq: entry.seq,
-            message_id: entry.message_id,
+            message_id: MessageId::try_from(entry.message_id.as_ref())
+                .map_err(|_| StorageError::Inconsistent("a message's id of another length"))?,
             accepted_at_ms: entry.accepted_at_ms,
             group_epoch: entry.group_epoch,
             suite: entry.suite,
-            content: Blob(entry.content),
+            content: Blob(entry.content.clone()),
         }),
-        logs::LogItem::Gap(gap) => {
-            let expired = gap.reason() == GapReason::Expired;
-            if !expired {
-                tracing::error!("a log has a hole that the store does not explain");
-            }
-            let reason = if expired { LogGapReason::Expired } else { LogGapReason::Unexplained };
+        log_item::Item::Gap(gap) => {
+            let reason = match gap.reason() {
+                GapReason::Expired => LogGapReason::Expired,
+                GapReason::NotAMember => LogGapReason::NotAMember,
+                _ => LogGapReason::Unexplained,
+            };
             LogItem::Gap(LogGap { from_seq: gap.from_seq, to_seq: gap.to_seq, reason })
         }
-    }
+    })
 }

@@ -25,6 +25,7 @@ use martlet_storage::{
 };
 
 pub use error::ConversationError;
+pub use log::LogToFollow;
 
 use crate::{
     accounts::DeviceIdentity,

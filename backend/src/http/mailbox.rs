@@ -53,7 +53,8 @@ fn item(item: LiveItem) -> Result<MailboxItem, InvalidText> {
             from_seq: gap.from_seq,
             to_seq: gap.to_seq,
             reason: match gap.reason() {
-                GapReason::Unexplained => MailboxGapReason::Unexplained,
+                // Mailboxes have no such gaps.
+                GapReason::Unexplained | GapReason::NotAMember => MailboxGapReason::Unexplained,
                 GapReason::Expired => MailboxGapReason::Expired,
                 GapReason::Quota => MailboxGapReason::Quota,
                 GapReason::Dormant => MailboxGapReason::Dormant,

@@ -164,14 +164,15 @@ impl Committed {
     /// What the readers of a log get.
     pub fn add_to_log(&mut self, send: PreparedSend, seq: u64, group_epoch: u64) {
         let Some(log) = &send.log else { return };
-        let item = LiveLogItem::entry(wire::LogEntry {
+        let entry = wire::LogEntry {
             seq,
             message_id: log.message_id.to_wire(),
             accepted_at_ms: log.accepted_at_ms,
             group_epoch,
             suite: log.suite,
             content: send.content.unwrap_or_default(),
-        });
+        };
+        let item = LiveLogItem::entry(entry, send.expires_at_s);
         self.to_logs.push(PublishedToLog { key: send.conversation_key, item });
     }
 }

@@ -13,7 +13,7 @@ use martlet_protocol::{
 use martlet_storage::{
     Conn, ConversationKey, DeviceKey, StorageError, accounts,
     control::{self, Position},
-    conversations, devices,
+    devices, logs,
     planted::{self, Bug},
     tokens,
 };
@@ -144,7 +144,7 @@ fn words(conn: &mut Conn, entries: &[wire::ControlEntry], now_ms: u64) -> Result
                 let Ok(id) = ConversationId::try_from(changed.conversation_id.as_ref()) else { continue };
                 for account_id in &changed.removed_account_ids {
                     let Ok(account_id) = AccountId::try_from(account_id.as_ref()) else { continue };
-                    let Some(log) = conversations::log_left(conn, &id, &account_id)? else { continue };
+                    let Some(log) = logs::left_behind(conn, &id, &account_id)? else { continue };
                     let devices = devices::by_account(conn, log.account_key)?;
                     let ended = devices.into_iter().map(|device| (device.device_key, Word::LogEnded(log.key)));
                     words.extend(ended);

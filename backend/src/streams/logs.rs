@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use martlet_protocol::{
     id::ConversationId,
-    wire::{self, GapReason, log_item},
+    wire::{self, GapReason},
 };
 use martlet_storage::{
     ConversationKey, Db, StorageError,
-    logs::{self, LogCursor, LogItem, LogQuery},
+    logs::{self, Access, LogBounds, LogCursor, LogItem, LogQuery},
 };
 use tokio::sync::Semaphore;
 
 use crate::{
     clock::Clock,
     config::Config,
-    subscribers::{LiveLogItem, Log, LogChange, Subscribers},
+    subscribers::{LiveLogItem, Log, LogChange, PageOfLog, Subscribers},
 };
 
 /// Entries of one range at most; the byte budget is usually met before.
@@ -69,7 +69,9 @@ impl StoredLogs {
             let log = self.subscribers.join_log(key, id, worker);
             if let Some(_turn) = log.to_load().await {
                 let cursor = LogCursor::Before(u64::MAX);
-                let Some(range) = self.read(key, cursor, TAIL_ITEMS, TAIL_BYTES).await? else { return Ok(None) };
+                let Some(range) = self.read(self.whole(key, cursor, TAIL_ITEMS, TAIL_BYTES)).await? else {
+                    return Ok(None);
+                };
                 if range.epoch == log.epoch {
                     self.subscribers.change_log(&log, LogChange::Loaded(range.items, range.head_seq));
                 } else if self.subscribers.epoch() == log.epoch {
@@ -87,18 +89,60 @@ impl StoredLogs {
 
     /// What follows `after_seq`; `None` if the conversation has no log.
     pub(super) async fn range(&self, key: ConversationKey, after_seq: u64) -> Result<Option<LogRange>, StorageError> {
-        self.read(key, LogCursor::After(after_seq), MAX_RANGE_ITEMS, self.range_bytes).await
+        self.read(self.whole(key, LogCursor::After(after_seq), MAX_RANGE_ITEMS, self.range_bytes)).await
     }
 
-    async fn read(
+    /// A page for somebody with this access: from memory, if the log is read here and has all of it; many open a busy log at once.
+    pub(super) async fn page(
         &self,
-        conversation: ConversationKey,
+        access: &Access,
         cursor: LogCursor,
         max_items: u32,
         max_bytes: usize,
     ) -> Result<Option<LogRange>, StorageError> {
+        if let Some(range) = self.page_from_memory(access, cursor, max_items, max_bytes) {
+            return Ok(Some(range));
+        }
+        let query = self.whole(access.conversation, cursor, max_items, max_bytes);
+        let range = self.read(LogQuery { bounds: access.bounds, ..query }).await?;
+        // The group's epoch of today is nothing to somebody who left.
+        Ok(range
+            .map(|range| if access.has_left() { LogRange { group_epoch: access.group_epoch, ..range } } else { range }))
+    }
+
+    /// The access says how far the log reaches at least, so a tail that has yet to hear of that does not serve.
+    fn page_from_memory(
+        &self,
+        access: &Access,
+        cursor: LogCursor,
+        max_items: u32,
+        max_bytes: usize,
+    ) -> Option<LogRange> {
+        let log = self.subscribers.logs().find(access.conversation)?;
+        if access.has_left() || log.epoch != access.epoch {
+            return None;
+        }
+        let wanted = PageOfLog {
+            cursor,
+            max_items: max_items as usize,
+            max_bytes,
+            head_seq: access.head_seq,
+            after_seq: access.bounds.after_seq,
+            now_s: self.clock.earliest_s(),
+        };
+        let items = log.page(&wanted)?;
+        let head_seq = items.last().map_or(0, |last| last.to_seq).max(access.head_seq);
+        Some(LogRange { epoch: access.epoch, head_seq, group_epoch: access.group_epoch, items })
+    }
+
+    /// For somebody who may see all of the log.
+    fn whole(&self, conversation: ConversationKey, cursor: LogCursor, max_items: u32, max_bytes: usize) -> LogQuery {
+        let now_s = self.clock.earliest_s();
+        LogQuery { conversation, cursor, max_items, max_bytes, now_s, bounds: LogBounds::NONE }
+    }
+
+    async fn read(&self, query: LogQuery) -> Result<Option<LogRange>, StorageError> {
         let _permit = self.ranges.acquire().await.map_err(|_| StorageError::Busy)?;
-        let query = LogQuery { conversation, cursor, max_items, max_bytes, now_s: self.clock.earliest_s() };
         let range = self.db.read(move |conn| logs::range(conn, &query)).await?;
         Ok(range.map(|range| LogRange {
             epoch: range.state.epoch,
@@ -152,15 +196,18 @@ impl StoredLogs {
 }
 
 fn to_live(item: LogItem) -> Arc<LiveLogItem> {
-    LiveLogItem::new(match item {
-        LogItem::Entry(entry) => log_item::Item::Entry(entry_to_wire(entry)),
+    match item {
+        LogItem::Entry(entry) => {
+            let expires_at_s = entry.expires_at_s;
+            LiveLogItem::entry(entry_to_wire(entry), expires_at_s)
+        }
         LogItem::Gap(gap) => {
             if gap.reason() == GapReason::Unexplained {
                 tracing::error!("a log has a hole that the store does not explain");
             }
-            log_item::Item::Gap(gap)
+            LiveLogItem::gap(gap)
         }
-    })
+    }
 }
 
 fn entry_to_wire(entry: logs::LogEntry) -> wire::LogEntry {

@@ -22,7 +22,11 @@ use std::{
 };
 
 use martlet_protocol::{id::ConversationId, wire};
-use martlet_storage::{ConversationKey, Db, DeviceKey, StorageError, mailbox::Ack};
+use martlet_storage::{
+    ConversationKey, Db, DeviceKey, StorageError,
+    logs::{Access, LogCursor},
+    mailbox::Ack,
+};
 use parking_lot::{Mutex, RwLock};
 use tokio::{
     sync::{Notify, watch},
@@ -286,6 +290,20 @@ impl Streams {
     /// [`StorageError`] if the store can't be read.
     pub async fn log_range(&self, key: ConversationKey, after_seq: u64) -> Result<Option<LogRange>, StorageError> {
         self.0.logs.range(key, after_seq).await
+    }
+
+    /// A page of a log for somebody with this access; `None` if the conversation has no log.
+    ///
+    /// # Errors
+    /// [`StorageError`] if the store can't be read.
+    pub async fn log_page(
+        &self,
+        access: &Access,
+        cursor: LogCursor,
+        max_items: u32,
+        max_bytes: usize,
+    ) -> Result<Option<LogRange>, StorageError> {
+        self.0.logs.page(access, cursor, max_items, max_bytes).await
     }
 
     /// How often members were taken away from conversations, as far as this node has heard. Who reads memberships and acts on them later

@@ -20,7 +20,7 @@ use martlet_storage::{ConversationKey, DeviceKey};
 pub use changes::{Changes, StreamKey};
 pub use inbox::{Inbox, Item, Letter, MAX_WAITING_BYTES, Taken};
 pub use live::{LiveEntry, LiveItem, Whisper};
-pub use logs::{Change as LogChange, FORMS, LiveLogItem, Log, Logs, Pulled, TailLimits};
+pub use logs::{Change as LogChange, FORMS, LiveLogItem, Log, Logs, PageOfLog, Pulled, TailLimits};
 use registry::Registry;
 
 /// Where a subscriber is. The generation tells it from later users of the same slot.

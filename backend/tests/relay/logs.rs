@@ -12,7 +12,7 @@ use crate::world::{TestRelay, entry, own_devices};
 
 fn item(seq: u64, content_bytes: usize) -> Arc<LiveLogItem> {
     let content = Bytes::from(vec![7; content_bytes]);
-    LiveLogItem::entry(wire::LogEntry { seq, content, ..Default::default() })
+    LiveLogItem::entry(wire::LogEntry { seq, content, ..Default::default() }, u64::MAX)
 }
 
 fn own_log() -> ConversationKey {
@@ -42,7 +42,7 @@ async fn what_one_node_commits_the_others_have_and_only_as_long_as_they_read_it(
     here.relay.publish_to_logs((1..=50).map(|seq| (key, item(seq, 100))).collect());
     assert_eq!(own.end(), 50, "the node's own readers need no relay");
     there.until("all of it came", || log.end() == 50).await;
-    let items = log.after(0, 50, usize::MAX).expect("in memory");
+    let items = log.after(0, 50, usize::MAX, 0).expect("in memory");
     assert_eq!(items.iter().map(|item| item.to_seq).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
     assert_eq!(channels(&pattern), 1);
 

@@ -13,8 +13,9 @@ use martlet::{
     transfer::{self, Import, Moved, Progress, TransferError},
 };
 use martlet_protocol::{
+    chain::members::MembershipChain,
     id::ConversationId,
-    rest::{Accepted, RevokeRequest, Role, SendRequest, SocketTicket},
+    rest::{Accepted, ChangeMembership, RevokeRequest, Role, SendRequest, SocketTicket},
     wire::node_frame::Frame,
 };
 use martlet_servers::Database;
@@ -85,6 +86,13 @@ impl Scene {
             let path = TestDevice::messages_path(&large);
             let _: Accepted = world.node.post(&path, &world.alice.token, &message).await.ok(200);
         }
+        // Bob is removed, and may still fetch what there was.
+        let chain = MembershipChain::create(&create.creation, |signer| world.alice.chain.signer_key(signer));
+        let chain = chain.expect("a sound link");
+        let removal = chain.removal(&world.bob.account_id).expect("a member");
+        let link = chain.change(world.alice.signer(), vec![removal], world.node.now_ms()).sign(&world.alice.signing);
+        let path = format!("/v1/conversations/{}/membership", large.to_text());
+        world.node.post(&path, &world.alice.token, &ChangeMembership { link }).await.done();
         drop((alice, bob));
         world.commit_unpublished(UNTOLD);
         let World { node, alice, bob, conversation } = world;

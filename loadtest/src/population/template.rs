@@ -38,7 +38,7 @@ pub const CONVERSATIONS: (&str, usize) = ("conversations", 8);
 /// See [`CONVERSATIONS`].
 pub const LINKS: (&str, usize) = ("membership_links", 4);
 /// See [`CONVERSATIONS`].
-pub const MEMBERS: (&str, usize) = ("members", 5);
+pub const MEMBERS: (&str, usize) = ("members", 6);
 /// See [`CONVERSATIONS`].
 pub const LOG_HEADS: (&str, usize) = ("log_heads", 4);
 /// Tables that go into the archive as the template has them; they belong to no account.

@@ -20,9 +20,9 @@ pub struct GroupEpoch {
 pub struct LogPage {
     /// Of the numbering: if it changes, every `seq` means another entry.
     pub epoch: u64,
-    /// The last `seq` in the log.
+    /// The last `seq` in the log; for an account that is a member no more, the last from when it was.
     pub head_seq: u64,
-    /// The group's own.
+    /// The group's own, at that moment.
     pub group_epoch: u64,
     /// In the order of `seq` whichever way it was read, without a hole: what is gone is a gap.
     pub items: Vec<LogItem>,
@@ -61,6 +61,8 @@ pub struct LogEntry {
 pub enum LogGapReason {
     /// They had their time.
     Expired,
+    /// The account was not a member then.
+    NotAMember,
     /// Nothing explains it: the node logs an error.
     Unexplained,
 }

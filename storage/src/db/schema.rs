@@ -116,6 +116,17 @@ table! {
         fingerprint -> Binary,
         role -> SmallInt,
         joined_m -> BigInt,
+        joined_seq -> BigInt,
+    }
+}
+
+table! {
+    former_members (conversation_key, account_key) {
+        conversation_key -> BigInt,
+        account_key -> BigInt,
+        joined_seq -> BigInt,
+        left_seq -> BigInt,
+        left_group_epoch -> BigInt,
     }
 }
 
@@ -223,6 +234,8 @@ joinable!(tokens -> devices (device_key));
 joinable!(socket_tickets -> devices (device_key));
 joinable!(members -> accounts (account_key));
 joinable!(members -> conversations (conversation_key));
+joinable!(former_members -> conversations (conversation_key));
+joinable!(log_heads -> conversations (conversation_key));
 joinable!(mailbox_entries -> contents (content_key));
 
 allow_tables_to_appear_in_same_query!(
@@ -233,6 +246,8 @@ allow_tables_to_appear_in_same_query!(
     socket_tickets,
     conversations,
     members,
+    former_members,
+    log_heads,
     mailbox_heads,
     mailbox_acks,
     mailbox_entries,

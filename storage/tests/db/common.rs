@@ -15,7 +15,7 @@ use martlet_servers::Database;
 use martlet_storage::{
     AccountKey, Conn, ConversationKey, DatabaseUrl, Db, DbConfig, DeviceKey, Durability, StorageError,
     accounts::{self, AppendList, AppendListError, NewAccount, NewDevice},
-    conversations::{self, NewConversation, NewMember},
+    conversations::{self, AppendLink, AppendLinkError, MemberChange, NewConversation, NewMember},
     mailbox::{self, Item, RangeQuery},
     sends::{self, EntryBody, MailboxLimits, PreparedEntry, PreparedSend, SendOutcome},
 };
@@ -200,6 +200,19 @@ impl Store {
         Conversation { id, key, m: 1 }
     }
 
+    /// Appends a link to a conversation's membership, which is then one further.
+    pub fn change(&self, talk: &Conversation, changes: &[MemberChange]) -> Result<(), AppendLinkError> {
+        let append = AppendLink {
+            conversation_key: talk.key,
+            expected_m: talk.m,
+            link: &link(),
+            hash: Hash::new(bytes(fresh())),
+            changes,
+            now_s: NOW_S,
+        };
+        self.db.write_blocking(|c| conversations::append_link(c, &append))
+    }
+
     pub fn commit(&self, batch: &[PreparedSend]) -> Vec<SendOutcome> {
         self.commit_within(batch, &ROOMY)
     }
@@ -313,6 +326,7 @@ pub fn short(items: &[Item]) -> Vec<String> {
                     GapReason::Quota => "quota",
                     GapReason::Dormant => "dormant",
                     GapReason::Acked => "acked",
+                    GapReason::NotAMember => "not a member",
                 };
                 format!("gap {}-{} {reason}", gap.from_seq, gap.to_seq)
             }

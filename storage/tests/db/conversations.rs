@@ -1,15 +1,15 @@
 //! Conversations and their membership.
 
 use martlet_protocol::{
-    id::{ConversationId, Hash},
+    id::ConversationId,
     wire::{ConversationKind, Role, control_entry::Event},
 };
 use martlet_storage::{
     StorageError, control,
-    conversations::{self, AppendLink, AppendLinkError, CreateError, MemberChange, NewConversation},
+    conversations::{self, AppendLinkError, CreateError, MemberChange, NewConversation},
 };
 
-use crate::common::{Account, Conversation, NOW_S, Store, bytes, fresh, link, member};
+use crate::common::{Account, Store, bytes, link, member};
 
 fn direct(store: &Store, id: ConversationId, accounts: &[&Account]) -> Result<(), CreateError> {
     let members: Vec<_> = accounts.iter().map(|account| member(account.key, Role::Member)).collect();
@@ -21,18 +21,6 @@ fn direct(store: &Store, id: ConversationId, accounts: &[&Account]) -> Result<()
         members: &members,
     };
     store.db.write_blocking(|c| conversations::create(c, &new)).map(drop)
-}
-
-fn append(store: &Store, talk: &Conversation, changes: &[MemberChange]) -> Result<(), AppendLinkError> {
-    let append = AppendLink {
-        conversation_key: talk.key,
-        expected_m: talk.m,
-        link: &link(),
-        hash: Hash::new(bytes(fresh())),
-        changes,
-        now_s: NOW_S,
-    };
-    store.db.write_blocking(|c| conversations::append_link(c, &append))
 }
 
 #[test]
@@ -93,8 +81,8 @@ fn links_change_members_and_tell_the_nodes() {
         MemberChange::Remove(b.key),
         MemberChange::SetRole(a.key, Role::Owner),
     ];
-    append(&store, &talk, &changes).expect("link 2");
-    assert!(matches!(append(&store, &talk, &[]), Err(AppendLinkError::Conflict)));
+    store.change(&talk, &changes).expect("link 2");
+    assert!(matches!(store.change(&talk, &[]), Err(AppendLinkError::Conflict)));
     talk.m = 2;
 
     let members = store.run(|conn| conversations::members(conn, talk.key));
@@ -110,7 +98,7 @@ fn links_change_members_and_tell_the_nodes() {
     );
 
     for change in [MemberChange::Remove(b.key), MemberChange::SetRole(b.key, Role::Admin)] {
-        let refused = append(&store, &talk, &[change]);
+        let refused = store.change(&talk, &[change]);
         assert!(matches!(refused, Err(AppendLinkError::Storage(StorageError::Inconsistent(_)))));
     }
     assert_eq!(store.run(|conn| conversations::links_after(conn, talk.key, 0)).len(), 2, "nothing of it stays");

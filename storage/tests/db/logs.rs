@@ -6,8 +6,8 @@ use martlet_protocol::{
 };
 use martlet_storage::{
     ConversationKey,
-    conversations::{self, NewConversation},
-    logs::{self, LogCursor, LogItem, LogQuery, LogRange, LogState},
+    conversations::{self, MemberChange, NewConversation},
+    logs::{self, Access, LogBounds, LogCursor, LogItem, LogQuery, LogRange, LogState},
     sends::{GroupEpoch, PreparedLog, PreparedSend, SendOutcome},
 };
 
@@ -47,7 +47,7 @@ fn living(mut send: PreparedSend, seconds: u64) -> PreparedSend {
 }
 
 fn query(log: ConversationKey, cursor: LogCursor) -> LogQuery {
-    LogQuery { conversation: log, cursor, max_items: 100, max_bytes: 1 << 20, now_s: NOW_S }
+    LogQuery { conversation: log, cursor, max_items: 100, max_bytes: 1 << 20, now_s: NOW_S, bounds: LogBounds::NONE }
 }
 
 fn read(store: &Store, query: LogQuery) -> LogRange {
@@ -60,7 +60,11 @@ fn short(range: &LogRange) -> Vec<String> {
         LogItem::Entry(entry) => format!("e{}", entry.seq),
         LogItem::Gap(gap) => {
             assert_eq!(gap.count, gap.to_seq - gap.from_seq + 1);
-            let reason = if gap.reason() == GapReason::Expired { "expired" } else { "unexplained" };
+            let reason = match gap.reason() {
+                GapReason::Expired => "expired",
+                GapReason::NotAMember => "not a member",
+                _ => "unexplained",
+            };
             format!("{}-{} {reason}", gap.from_seq, gap.to_seq)
         }
     };
@@ -244,4 +248,87 @@ fn members_are_counted_and_read_in_pages() {
     assert_eq!(ids(None, 10), all);
     assert_eq!(ids(Some(accounts[1].key), 2), all[2..4]);
     assert!(ids(Some(accounts[4].key), 2).is_empty());
+}
+
+fn access(store: &Store, talk: &Conversation, account: &Account) -> Option<Access> {
+    store.run(|conn| logs::access(conn, &talk.id, account.key)).map(|access| access.expect("it has a log"))
+}
+
+fn page(store: &Store, talk: &Conversation, account: &Account, cursor: LogCursor, max_items: u32) -> Vec<String> {
+    let bounds = access(store, talk, account).expect("it may read").bounds;
+    short(&read(store, LogQuery { bounds, max_items, ..query(talk.key, cursor) }))
+}
+
+/// Changes the membership, whose number then counts for sends.
+fn change(store: &Store, talk: &mut Conversation, change: MemberChange) {
+    store.change(talk, &[change]).expect("it extends the head");
+    talk.m += 1;
+}
+
+#[test]
+fn an_account_reads_from_when_it_joined_up_to_when_it_left() {
+    let store = Store::new();
+    let (a, b, c) = (store.register(1), store.register(1), store.register(1));
+    let mut talk = large(&store, &[&a]);
+    let write = |talk: &Conversation, count: usize| {
+        (0..count)
+            .for_each(|_| assert!(matches!(store.commit(&[append(talk, b"x")])[0], SendOutcome::Appended { .. })));
+    };
+    write(&talk, 2);
+    assert_eq!(access(&store, &talk, &b), None, "nobody's log but its members'");
+    change(&store, &mut talk, MemberChange::Add(member(b.key, Role::Member)));
+    write(&talk, 2);
+    change(&store, &mut talk, MemberChange::Remove(b.key));
+    store.commit(&[in_epoch(append(&talk, b"x"), 0, true)]);
+    write(&talk, 1);
+
+    let all = LogCursor::Before(u64::MAX);
+    assert_eq!(page(&store, &talk, &a, all, 100), ["e1", "e2", "e3", "e4", "e5", "e6"]);
+    let access_of_a = access(&store, &talk, &a).expect("a member");
+    assert_eq!((access_of_a.has_left(), access_of_a.head_seq, access_of_a.group_epoch), (false, 6, 1));
+    let access_of_b = access(&store, &talk, &b).expect("it may fetch the rest");
+    assert_eq!((access_of_b.has_left(), access_of_b.head_seq, access_of_b.group_epoch), (true, 4, 0));
+    for (cursor, expected) in [
+        (all, &["1-2 not a member", "e3", "e4"][..]),
+        (LogCursor::After(0), &["1-2 not a member", "e3", "e4"]),
+        (LogCursor::After(1), &["2-2 not a member", "e3", "e4"]),
+        (LogCursor::After(3), &["e4"]),
+        (LogCursor::After(4), &[]),
+        (LogCursor::Before(3), &["1-2 not a member"]),
+        (LogCursor::Before(2), &["1-1 not a member"]),
+    ] {
+        assert_eq!(page(&store, &talk, &b, cursor, 100), expected, "{cursor:?}");
+    }
+    assert_eq!(page(&store, &talk, &b, all, 1), ["e4"], "a page that is full says nothing of what is before");
+    assert_eq!(access(&store, &talk, &c), None, "who never was a member has no way in");
+
+    // Who comes back begins anew.
+    change(&store, &mut talk, MemberChange::Add(member(b.key, Role::Member)));
+    write(&talk, 1);
+    assert_eq!(page(&store, &talk, &b, all, 100), ["1-6 not a member", "e7"]);
+    assert_eq!(store.number("SELECT count(*) FROM former_members"), 0);
+    // Who saw nothing need not be remembered.
+    change(&store, &mut talk, MemberChange::Add(member(c.key, Role::Member)));
+    change(&store, &mut talk, MemberChange::Remove(c.key));
+    assert_eq!(access(&store, &talk, &c), None);
+}
+
+#[test]
+fn who_left_is_forgotten_with_the_last_entry_of_its_time() {
+    let store = Store::new();
+    let (a, b) = (store.register(1), store.register(1));
+    let mut talk = large(&store, &[&a, &b]);
+    store.commit(&[living(append(&talk, b"1"), 10), living(append(&talk, b"2"), 20)]);
+    change(&store, &mut talk, MemberChange::Remove(b.key));
+    store.commit(&[append(&talk, b"3")]);
+    store.run(|conn| logs::expire(conn, NOW_S + 10, 100));
+    assert_eq!(page(&store, &talk, &b, LogCursor::After(0), 100), ["1-1 expired", "e2"]);
+    store.run(|conn| logs::expire(conn, NOW_S + 20, 100));
+    assert_eq!(access(&store, &talk, &b), None);
+    assert!(access(&store, &talk, &a).is_some());
+    // A group has no log to leave.
+    let group = store.converse(&[&a, &b]);
+    assert_eq!(store.run(|conn| logs::access(conn, &group.id, a.key)), Some(None));
+    store.change(&group, &[MemberChange::Remove(b.key)]).expect("it extends the head");
+    assert_eq!(store.number("SELECT count(*) FROM former_members"), 0);
 }

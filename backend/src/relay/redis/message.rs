@@ -188,6 +188,7 @@ mod tests {
             Body::LogEntries(wire::RelayLogEntries {
                 entries: vec![wire::LogEntry { seq: 4, content: Bytes::from_static(b"for all"), ..Default::default() }],
                 head_seq: 5,
+                expires_at_s: vec![9],
                 epoch: 1,
             }),
         ]

@@ -164,6 +164,7 @@ fn add_to_log(entries: &mut wire::RelayLogEntries, item: &LiveLogItem, inline_co
         && entry.content.len() <= inline_content_bytes
     {
         entries.entries.push(entry.clone());
+        entries.expires_at_s.push(item.expires_at_s);
     }
 }
 
@@ -249,7 +250,7 @@ mod tests {
     use super::*;
 
     fn to_log(key: i64, seq: u64, content: &Bytes) -> Outgoing {
-        let item = LiveLogItem::entry(wire::LogEntry { seq, content: content.clone(), ..Default::default() });
+        let item = LiveLogItem::entry(wire::LogEntry { seq, content: content.clone(), ..Default::default() }, 0);
         Outgoing::LogItem(CommittedToLog { epoch: 1, key: ConversationKey(key), item })
     }
 

@@ -1,7 +1,7 @@
 //! What other nodes say: believed if it is authentic and not old, and then handed on without waiting. It runs where the connection is
 //! read, so there is no queue between Redis and the subscribers' own bounded inboxes.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, iter, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use martlet_protocol::{
@@ -22,6 +22,9 @@ use super::{
     queue::Outgoing,
 };
 use crate::subscribers::{LiveEntry, LiveItem, LiveLogItem, LogChange, StreamKey, Whisper};
+
+/// Of an entry whose sender does not say when it ends: whoever wants it later reads it from the store, which knows.
+const END_UNKNOWN: u64 = 0;
 
 /// What the connection for subscriptions and whoever hears its pushes tell each other.
 #[derive(Debug, Default)]
@@ -111,7 +114,8 @@ impl Inner {
             // As with mailboxes: the store is another one, and somebody has yet to notice.
             return self.subscribers.logs().doubt([key]);
         }
-        let items = entries.entries.into_iter().map(LiveLogItem::entry).collect();
+        let ends = entries.expires_at_s.into_iter().chain(iter::repeat(END_UNKNOWN));
+        let items = entries.entries.into_iter().zip(ends).map(|(entry, end)| LiveLogItem::entry(entry, end)).collect();
         self.subscribers.change_log(&log, LogChange::Came(items));
         if log.end() < entries.head_seq {
             self.subscribers.change_log(&log, LogChange::HeadSeen(entries.head_seq));

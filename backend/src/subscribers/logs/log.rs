@@ -12,7 +12,7 @@ use tokio::sync;
 
 use super::{
     TailLimits,
-    tail::{LiveLogItem, Tail},
+    tail::{LiveLogItem, PageOfLog, Tail},
 };
 
 /// A log that is read much keeps at least about so much, whatever the others take.
@@ -109,10 +109,17 @@ impl Log {
         self.state.lock().tail.hole()
     }
 
-    /// What follows `cursor` up to `upto`, about so many bytes; `None` if that is not in memory.
+    /// What follows `cursor` up to `upto`, about so many bytes; `None` if that is not in memory, or has expired by `now_s` (Unix seconds).
     #[must_use]
-    pub fn after(&self, cursor: u64, upto: u64, max_bytes: usize) -> Option<Vec<Arc<LiveLogItem>>> {
-        self.state.lock().tail.after(cursor, upto, max_bytes)
+    pub fn after(&self, cursor: u64, upto: u64, max_bytes: usize, now_s: u64) -> Option<Vec<Arc<LiveLogItem>>> {
+        let items = self.state.lock().tail.after(cursor, upto, max_bytes)?;
+        items.iter().all(|item| item.expires_at_s > now_s).then_some(items)
+    }
+
+    /// A page of it; `None` if that has to be read from the store.
+    #[must_use]
+    pub fn page(&self, wanted: &PageOfLog) -> Option<Vec<Arc<LiveLogItem>>> {
+        self.state.lock().tail.page(wanted)
     }
 
     /// The same for a worker that was told of it and whose readers stand at `cursor`. Unless there is more, it will be told again.

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use log::{Kept, Reading};
 pub use log::{Log, Pulled};
-pub use tail::{FORMS, LiveLogItem};
+pub use tail::{FORMS, LiveLogItem, PageOfLog};
 
 /// How much of logs is kept in memory.
 #[derive(Debug, Clone, Copy)]
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     fn entry(seq: u64, bytes: usize) -> Arc<LiveLogItem> {
-        LiveLogItem::entry(wire::LogEntry { seq, content: vec![0; bytes].into(), ..Default::default() })
+        LiveLogItem::entry(wire::LogEntry { seq, content: vec![0; bytes].into(), ..Default::default() }, u64::MAX)
     }
 
     fn logs(per_log_bytes: usize, all_bytes: usize) -> Logs {
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(second.begin(0), 100);
         logs.change(&second, Change::Came(vec![entry(101, 10)]));
         assert!(logs.kept_bytes() <= 150_000 + log::LEAST_TAIL_BYTES, "{}", logs.kept_bytes());
-        assert!(second.after(99, 100, 1).is_some_and(|items| items.len() == 1), "the newest is there");
+        assert!(second.after(99, 100, 1, 0).is_some_and(|items| items.len() == 1), "the newest is there");
     }
 
     #[test]

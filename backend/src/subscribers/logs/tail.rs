@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use martlet_protocol::wire::{self, log_item};
+use martlet_storage::logs::LogCursor;
 
 /// Items held back at most. Further ones are read from the store.
 const MAX_HELD: usize = 256;
@@ -24,6 +25,8 @@ pub struct LiveLogItem {
     pub to_seq: u64,
     /// An entry or a gap.
     pub item: log_item::Item,
+    /// Unix seconds. From then on it is no longer read from memory: the store has a gap in its place.
+    pub expires_at_s: u64,
     /// Written once per sub-protocol, by whoever first needs it.
     forms: [OnceLock<Bytes>; FORMS],
 }
@@ -31,18 +34,24 @@ pub struct LiveLogItem {
 impl LiveLogItem {
     /// Not written in any form yet.
     #[must_use]
-    pub fn new(item: log_item::Item) -> Arc<Self> {
+    pub fn new(item: log_item::Item, expires_at_s: u64) -> Arc<Self> {
         let (from_seq, to_seq) = match &item {
             log_item::Item::Entry(entry) => (entry.seq, entry.seq),
             log_item::Item::Gap(gap) => (gap.from_seq, gap.to_seq),
         };
-        Arc::new(Self { from_seq, to_seq, item, forms: Default::default() })
+        Arc::new(Self { from_seq, to_seq, item, expires_at_s, forms: Default::default() })
     }
 
     /// An entry.
     #[must_use]
-    pub fn entry(entry: wire::LogEntry) -> Arc<Self> {
-        Self::new(log_item::Item::Entry(entry))
+    pub fn entry(entry: wire::LogEntry, expires_at_s: u64) -> Arc<Self> {
+        Self::new(log_item::Item::Entry(entry), expires_at_s)
+    }
+
+    /// A gap, which stays one.
+    #[must_use]
+    pub fn gap(gap: wire::Gap) -> Arc<Self> {
+        Self::new(log_item::Item::Gap(gap), u64::MAX)
     }
 
     /// The item in a form (less than [`FORMS`]), made by `write` if nobody has asked for it before.
@@ -50,15 +59,37 @@ impl LiveLogItem {
         self.forms[form].get_or_init(|| write(&self.item))
     }
 
+    /// Of its content, in bytes.
+    #[must_use]
+    pub fn content_bytes(&self) -> usize {
+        match &self.item {
+            log_item::Item::Entry(entry) => entry.content.len(),
+            log_item::Item::Gap(_) => 0,
+        }
+    }
+
     /// About how much memory it holds, in bytes: the item and one form of it.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        let content = match &self.item {
-            log_item::Item::Entry(entry) => entry.content.len(),
-            log_item::Item::Gap(_) => 0,
-        };
-        size_of::<Self>() + 2 * content
+        size_of::<Self>() + 2 * self.content_bytes()
     }
+}
+
+/// A part of a log as somebody asks for it who turns pages.
+#[derive(Debug, Clone, Copy)]
+pub struct PageOfLog {
+    /// From where, and in which direction.
+    pub cursor: LogCursor,
+    /// At most so many entries.
+    pub max_items: usize,
+    /// No more once they have so many bytes of content.
+    pub max_bytes: usize,
+    /// The log reaches at least this far.
+    pub head_seq: u64,
+    /// What lies up to here is not to be seen.
+    pub after_seq: u64,
+    /// Unix seconds.
+    pub now_s: u64,
 }
 
 /// See the module.
@@ -140,6 +171,46 @@ impl Tail {
         Some(self.items.range(first..).take_while(within).cloned().collect())
     }
 
+    /// A page; `None` unless all of it is here, and nothing in it has expired.
+    pub(super) fn page(&self, wanted: &PageOfLog) -> Option<Vec<Arc<LiveLogItem>>> {
+        if !self.is_loaded || self.end < wanted.head_seq {
+            return None;
+        }
+        let (mut bytes, max_bytes) = (0, wanted.max_bytes.max(1));
+        let mut page: Vec<Arc<LiveLogItem>> = Vec::new();
+        let mut take = |item: &Arc<LiveLogItem>| {
+            let fits = page.len() < wanted.max_items && bytes < max_bytes;
+            if fits {
+                bytes += item.content_bytes();
+                page.push(item.clone());
+            }
+            fits
+        };
+        // A gap may reach over the cursor: then it is not this page's whole.
+        match wanted.cursor {
+            LogCursor::After(seq) => {
+                let first = self.items.partition_point(|item| item.to_seq <= seq);
+                let is_here = seq >= self.start && self.items.get(first).is_none_or(|item| item.from_seq > seq);
+                if !is_here {
+                    return None;
+                }
+                self.items.range(first..).all(&mut take);
+            }
+            LogCursor::Before(seq) => {
+                let end = self.items.partition_point(|item| item.to_seq < seq);
+                let is_here = self.items.get(end).is_none_or(|item| item.from_seq >= seq);
+                self.items.range(..end).rev().all(&mut take);
+                let is_full = page.len() >= wanted.max_items || bytes >= max_bytes;
+                if !is_here || (!is_full && self.start > 0) {
+                    return None;
+                }
+                page.reverse();
+            }
+        }
+        let is_seen = |item: &Arc<LiveLogItem>| item.from_seq > wanted.after_seq && item.expires_at_s > wanted.now_s;
+        page.iter().all(is_seen).then_some(page)
+    }
+
     /// Bytes of everything here.
     pub(super) fn bytes(&self) -> usize {
         self.bytes + self.held_bytes
@@ -189,7 +260,7 @@ mod tests {
     use super::*;
 
     fn entry(seq: u64) -> Arc<LiveLogItem> {
-        LiveLogItem::entry(wire::LogEntry { seq, content: vec![0; 100].into(), ..Default::default() })
+        LiveLogItem::entry(wire::LogEntry { seq, content: vec![0; 100].into(), ..Default::default() }, u64::MAX)
     }
 
     fn seqs(items: Option<Vec<Arc<LiveLogItem>>>) -> Option<Vec<u64>> {
@@ -250,6 +321,51 @@ mod tests {
         assert_eq!(tail.bytes(), 3 * one);
         assert!(tail.shorten() && tail.shorten() && !tail.shorten());
         assert_eq!((tail.bytes(), seqs(tail.after(2, 9, 1)), seqs(tail.after(1, 9, 1))), (one, Some(vec![3]), None));
+    }
+
+    fn wanted(cursor: LogCursor, max_items: usize) -> PageOfLog {
+        PageOfLog { cursor, max_items, max_bytes: usize::MAX, head_seq: 9, after_seq: 0, now_s: 0 }
+    }
+
+    #[test]
+    fn a_page_is_served_only_if_all_of_it_is_here_and_may_be_seen() {
+        // What is before 4 has left memory.
+        let mut tail = loaded(1..=9);
+        (0..3).for_each(|_| assert!(tail.shorten()));
+        let page = |wanted: PageOfLog| seqs(tail.page(&wanted));
+        let (after, before) = (LogCursor::After, LogCursor::Before);
+        assert_eq!(page(wanted(before(u64::MAX), 2)), Some(vec![8, 9]));
+        assert_eq!(page(wanted(before(8), 4)), Some(vec![4, 5, 6, 7]));
+        assert_eq!(page(wanted(before(8), 5)), None, "there is more in the store");
+        assert_eq!(page(wanted(after(3), 2)), Some(vec![4, 5]));
+        assert_eq!(page(wanted(after(2), 2)), None);
+        assert_eq!(page(wanted(after(9), 2)), Some(vec![]));
+        assert_eq!(
+            page(PageOfLog { max_bytes: 101, ..wanted(after(3), 9) }),
+            Some(vec![4, 5]),
+            "the one that fills it is its last"
+        );
+        assert_eq!(
+            page(PageOfLog { head_seq: 10, ..wanted(after(8), 9) }),
+            None,
+            "the log reaches further than is known here"
+        );
+        assert_eq!(page(PageOfLog { after_seq: 8, ..wanted(before(u64::MAX), 1) }), Some(vec![9]));
+        assert_eq!(page(PageOfLog { after_seq: 8, ..wanted(before(u64::MAX), 2) }), None, "8 is not this reader's");
+        assert_eq!(page(PageOfLog { now_s: u64::MAX, ..wanted(after(8), 9) }), None, "it has expired");
+        assert_eq!(seqs(Tail::default().page(&wanted(after(0), 9))), None, "nothing is loaded");
+    }
+
+    #[test]
+    fn a_page_does_not_begin_or_end_in_a_gap() {
+        let mut tail = loaded(1..=3);
+        tail.put(LiveLogItem::gap(wire::Gap { from_seq: 4, to_seq: 8, count: 5, reason: 0 }));
+        tail.put(entry(9));
+        let page = |cursor| seqs(tail.page(&wanted(cursor, 9)));
+        assert_eq!(page(LogCursor::After(0)), Some(vec![1, 2, 3, 8, 9]));
+        assert_eq!((page(LogCursor::After(3)), page(LogCursor::After(5))), (Some(vec![8, 9]), None));
+        assert_eq!((page(LogCursor::Before(9)), page(LogCursor::Before(7))), (Some(vec![1, 2, 3, 8]), None));
+        assert_eq!(page(LogCursor::Before(4)), Some(vec![1, 2, 3]));
     }
 
     proptest! {

@@ -1,38 +1,44 @@
 //! Following the logs of large conversations on a socket. In reading order: a client subscribes (here), catches up from memory or from the
-//! store (here), and then gets what is new with everybody else ([`broadcast`]). [`readers`] remembers who reads what.
+//! store ([`catching_up`]), and then gets what is new with everybody else ([`broadcast`]). [`readers`] remembers who reads what.
 //!
 //! Who can't take what is new falls behind: it holds nothing up and costs nothing until its socket is empty, and then catches up again.
 
 mod broadcast;
+mod catching_up;
 mod readers;
 
 use std::{collections::HashSet, rc::Rc, sync::Arc};
 
+use futures_util::{StreamExt as _, stream};
 use martlet_protocol::{
     id::ConversationId,
     problem::{Code, close},
     wire::{self, node_frame, subscribed_log},
 };
 use martlet_storage::ConversationKey;
-use tokio::{task::spawn_local, time};
 
 use super::{
     connection::Connection,
     session::{Output, refusal},
     subprotocol::unasked,
-    work::RETRY,
     worker::Worker,
 };
-use crate::{conversations::ConversationError, subscribers::Log};
+use crate::{
+    conversations::{ConversationError, LogToFollow},
+    subscribers::{LiveLogItem, Log},
+};
 
 pub(super) use broadcast::Broadcast;
+use readers::LogIndex;
 pub(super) use readers::Readers;
-use readers::{Behind, LogIndex};
 
 /// How often memberships are looked at again because some have just changed.
 const LOOKS: usize = 10;
 /// So many logs in one frame count as one frame more: each of them costs about as much as a tenth of one.
 const LOGS_PER_FRAME: usize = 10;
+
+/// Logs of one frame that are loaded at once; the store's own bound counts for all frames together.
+const LOADS_AT_ONCE: usize = 16;
 
 /// A log that a client asks for.
 struct Asked {
@@ -41,7 +47,13 @@ struct Asked {
 }
 
 /// What came of it.
-type Found = Result<Arc<Log>, wire::Problem>;
+type Found = Result<Readable, wire::Problem>;
+
+/// A log and from where the account may read it.
+struct Readable {
+    log: Arc<Log>,
+    joined_seq: u64,
+}
 
 impl Asked {
     fn parse(named: Vec<wire::LogCursor>) -> Result<Vec<Self>, wire::Problem> {
@@ -53,17 +65,21 @@ impl Asked {
         named.into_iter().map(parse).collect()
     }
 
-    fn check(&self, log: &Log) -> Result<u64, wire::Problem> {
+    /// From where it is read. What was there before the account joined is not its own, and told as a gap.
+    fn check(&self, Readable { log, joined_seq }: &Readable) -> Result<(u64, Option<wire::Gap>), wire::Problem> {
         let end = log.end();
         match self.cursor {
-            None => Ok(end),
+            None => Ok((end.max(*joined_seq), None)),
             Some(cursor) if cursor.epoch != log.epoch => {
                 Err(Code::CursorEpoch.problem("the cursor is of another epoch of this log"))
             }
             Some(cursor) if cursor.seq > end => {
                 Err(Code::CursorAhead.problem("the cursor is beyond the end of this log"))
             }
-            Some(cursor) => Ok(cursor.seq),
+            Some(cursor) if cursor.seq < *joined_seq => {
+                Ok((*joined_seq, Some(before_joining(cursor.seq, *joined_seq))))
+            }
+            Some(cursor) => Ok((cursor.seq, None)),
         }
     }
 }
@@ -88,9 +104,11 @@ impl Worker {
             Ok(asked) => self.find_logs(connection, &asked, &mut looked_up).await.map(|found| (asked, found)),
             Err(problem) => Err(problem),
         };
+        let mut gaps = Vec::new();
         let output = match outcome {
             Ok((asked, found)) => {
-                let logs = asked.iter().zip(found).map(|(asked, found)| self.join(connection, asked, found)).collect();
+                let join = |(asked, found): (&Asked, Found)| self.join(connection, asked, found, &mut gaps);
+                let logs = asked.iter().zip(found).map(join).collect();
                 let frame = node_frame::Frame::Subscribed(wire::Subscribed { logs });
                 Output::Frame(wire::NodeFrame { r#ref: reference, frame: Some(frame) })
             }
@@ -101,6 +119,10 @@ impl Worker {
         }
         connection.state.borrow_mut().subscribing = false;
         self.apply(connection, vec![output]);
+        for (id, gap) in gaps {
+            let item = connection.subprotocol.log_item(&id, &LiveLogItem::gap(gap));
+            connection.state.borrow_mut().outbox().push(item);
+        }
         self.flush(connection);
     }
 
@@ -116,16 +138,11 @@ impl Worker {
             return Err(too_many(max));
         }
         let mut removals = self.services.streams.removals();
-        let mut found = Vec::with_capacity(asked.len());
-        for (asked, key) in asked.iter().zip(self.memberships(connection, asked).await?) {
-            found.push(match key {
-                Ok(key) => {
-                    looked_up.push(key);
-                    self.find_log(asked, key).await
-                }
-                Err(problem) => Err(problem),
-            });
-        }
+        let members = self.memberships(connection, asked).await?;
+        looked_up.extend(members.iter().flatten().map(|member| member.key));
+        // Logs that nobody reads here are loaded some at a time: who comes to a node that was just started may name thousands.
+        let finds = asked.iter().zip(members).map(|(asked, member)| self.find_readable(asked, member));
+        let mut found: Vec<Found> = stream::iter(finds).buffered(LOADS_AT_ONCE).collect().await;
         // Whoever was taken away meanwhile must not join. Whoever is from the last look on is told when the subscription stands.
         for _ in 0..LOOKS {
             let now = self.services.streams.removals();
@@ -134,8 +151,11 @@ impl Worker {
             }
             removals = now;
             for (found, key) in found.iter_mut().zip(self.memberships(connection, asked).await?) {
-                if let Err(problem) = key {
-                    *found = Err(problem);
+                match (key, &mut *found) {
+                    (Err(problem), _) => *found = Err(problem),
+                    // Taken away and added again: its time began anew.
+                    (Ok(again), Ok(readable)) => readable.joined_seq = again.joined_seq,
+                    (Ok(_), Err(_)) => {}
                 }
             }
         }
@@ -146,14 +166,19 @@ impl Worker {
         &self,
         connection: &Connection,
         asked: &[Asked],
-    ) -> Result<Vec<Result<ConversationKey, wire::Problem>>, wire::Problem> {
+    ) -> Result<Vec<Result<LogToFollow, wire::Problem>>, wire::Problem> {
         let ids = asked.iter().map(|asked| asked.id).collect();
         let keys = self.services.conversations.logs_of(&connection.identity, ids).await;
         let keys = keys.map_err(|error| problem(&error))?;
         Ok(keys.into_iter().map(|key| key.map_err(|error| problem(&error))).collect())
     }
 
-    async fn find_log(&self, asked: &Asked, key: ConversationKey) -> Found {
+    async fn find_readable(&self, asked: &Asked, member: Result<LogToFollow, wire::Problem>) -> Found {
+        let LogToFollow { key, joined_seq } = member?;
+        Ok(Readable { log: self.find_log(asked, key).await?, joined_seq })
+    }
+
+    async fn find_log(&self, asked: &Asked, key: ConversationKey) -> Result<Arc<Log>, wire::Problem> {
         let streams = &self.services.streams;
         let failed = |error| problem(&ConversationError::Storage(error));
         let log = streams.follow_log(key, asked.id, self.number()).await.map_err(failed)?;
@@ -166,9 +191,18 @@ impl Worker {
     }
 
     /// Makes the connection a reader of the log, from its cursor on.
-    fn join(self: &Rc<Self>, connection: &Rc<Connection>, asked: &Asked, found: Found) -> wire::SubscribedLog {
-        let outcome = match found.and_then(|log| self.join_log(connection, asked, &log)) {
-            Ok(state) => subscribed_log::Outcome::State(state),
+    fn join(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        asked: &Asked,
+        found: Found,
+        gaps: &mut Vec<(ConversationId, wire::Gap)>,
+    ) -> wire::SubscribedLog {
+        let outcome = match found.and_then(|found| self.join_log(connection, asked, &found)) {
+            Ok((state, gap)) => {
+                gaps.extend(gap.map(|gap| (asked.id, gap)));
+                subscribed_log::Outcome::State(state)
+            }
             Err(problem) => {
                 self.unsubscribe_one(connection, &asked.id);
                 subscribed_log::Outcome::Problem(problem)
@@ -181,9 +215,10 @@ impl Worker {
         &self,
         connection: &Connection,
         asked: &Asked,
-        log: &Arc<Log>,
-    ) -> Result<wire::LogState, wire::Problem> {
-        let cursor = asked.check(log)?;
+        found: &Readable,
+    ) -> Result<(wire::LogState, Option<wire::Gap>), wire::Problem> {
+        let (cursor, gap) = asked.check(found)?;
+        let log = &found.log;
         // Another socket's look at the log may have ended in between, and the log's time here with it.
         let now = self.services.streams.subscribers().join_log(log.key, log.conversation_id, self.number());
         if !Arc::ptr_eq(&now, log) {
@@ -205,7 +240,7 @@ impl Worker {
         if !is_known {
             state.add_log(index);
         }
-        Ok(wire::LogState { epoch: log.epoch, head_seq: log.end() })
+        Ok((wire::LogState { epoch: log.epoch, head_seq: log.end() }, gap))
     }
 
     /// Ends the reading of logs that a client names. One that is not read is not read afterwards either.
@@ -269,104 +304,11 @@ impl Worker {
             subscribers.leave_log(&log, self.number());
         }
     }
+}
 
-    /// Puts on the connection what it lacks, as much as it may hold. Whether that was anything.
-    pub(super) fn catch_up(self: &Rc<Self>, connection: &Rc<Connection>) -> bool {
-        if self.readers.borrow().behind(connection.id.slot).is_empty() {
-            return false;
-        }
-        let behind = self.readers.borrow().behind(connection.id.slot).to_vec();
-        // One range at a time: each may be as large as all that a connection may have waiting.
-        let mut may_read = !behind.iter().any(|behind| behind.is_reading);
-        for behind in behind {
-            if !behind.is_reading && !connection.state.borrow().closing {
-                may_read &= !self.catch_up_with(connection, behind, may_read);
-            }
-        }
-        connection.state.borrow().waiting_bytes() > 0
-    }
-
-    /// Whether the rest has to be read from the store, which has begun.
-    fn catch_up_with(self: &Rc<Self>, connection: &Rc<Connection>, behind: Behind, may_read: bool) -> bool {
-        let (slot, index, mut cursor) = (connection.id.slot, behind.log, behind.cursor);
-        loop {
-            let mut readers = self.readers.borrow_mut();
-            let Some((log, at)) = readers.get(index).map(|readers| (readers.log.clone(), readers.at)) else {
-                return false;
-            };
-            if cursor == at {
-                readers.follow(slot, index, self.broadcast.borrow().is_underway());
-                return false;
-            }
-            if cursor > at {
-                readers.wait(slot, index);
-                if log.end() > at {
-                    self.grown.borrow_mut().push_back(log);
-                    self.more_to_hand_out.notify_one();
-                }
-                return false;
-            }
-            let mut state = connection.state.borrow_mut();
-            let room = self.rules.budget_bytes.saturating_sub(state.waiting_bytes());
-            if room == 0 {
-                return false;
-            }
-            match log.after(cursor, at, room).filter(|items| !items.is_empty()) {
-                Some(items) => {
-                    for item in items {
-                        state.outbox().push(connection.subprotocol.log_item(&log.conversation_id, &item));
-                        cursor = item.to_seq;
-                    }
-                    readers.advance(slot, index, cursor);
-                }
-                None if !may_read => return false,
-                None => {
-                    readers.reading(slot, index, true);
-                    spawn_local(self.clone().read_log(connection.clone(), log, index, cursor));
-                    return true;
-                }
-            }
-        }
-    }
-
-    /// Reads a part of a log for a reader that is far behind, trying until the store answers or the client goes.
-    async fn read_log(self: Rc<Self>, connection: Rc<Connection>, log: Arc<Log>, index: LogIndex, cursor: u64) {
-        let slot = connection.id.slot;
-        let waits = Behind { log: index, cursor, is_reading: true };
-        loop {
-            // It may have gone, left, or begun elsewhere meanwhile; the place may even be another log's.
-            let is_wanted = || {
-                let readers = self.readers.borrow();
-                let same = readers.get(index).is_some_and(|readers| Arc::ptr_eq(&readers.log, &log));
-                same && readers.behind_in(slot, index) == Some(waits) && !connection.state.borrow().closing
-            };
-            if !is_wanted() {
-                return;
-            }
-            match self.services.streams.log_range(log.key, cursor).await {
-                Ok(Some(range)) if range.epoch == log.epoch && !range.items.is_empty() => {
-                    if !is_wanted() {
-                        return;
-                    }
-                    let mut readers = self.readers.borrow_mut();
-                    let mut state = connection.state.borrow_mut();
-                    for item in range.items {
-                        state.outbox().push(connection.subprotocol.log_item(&log.conversation_id, &item));
-                        readers.advance(slot, index, item.to_seq);
-                    }
-                    readers.reading(slot, index, false);
-                    drop((readers, state));
-                    return self.flush(&connection);
-                }
-                // Other numbers, or fewer than were told of: the device begins anew with another socket.
-                Ok(_) => return self.close(&connection, Some(close::GOING_AWAY)),
-                Err(error) => {
-                    tracing::warn!(%error, "a part of a log has to wait");
-                    time::sleep(RETRY + self.part_of(RETRY)).await;
-                }
-            }
-        }
-    }
+fn before_joining(after_seq: u64, joined_seq: u64) -> wire::Gap {
+    let reason = wire::GapReason::NotAMember.into();
+    wire::Gap { from_seq: after_seq + 1, to_seq: joined_seq, count: joined_seq - after_seq, reason }
 }
 
 fn too_many(max: usize) -> wire::Problem {

@@ -216,6 +216,8 @@ pub struct MemberOf {
     pub conversation_key: ConversationKey,
     /// Only a large one has a log.
     pub kind: ConversationKind,
+    /// The log's head when the account joined: it reads what comes after.
+    pub joined_seq: u64,
 }
 
 /// Those of the conversations that the account is a member of.
@@ -230,57 +232,23 @@ pub fn by_ids_for_member(
     let mut found = Vec::with_capacity(conversation_ids.len());
     for ids in conversation_ids.chunks(KEYS_PER_QUERY) {
         let ids = ids.iter().map(|id| id.as_bytes().as_slice());
-        let rows: Vec<(Vec<u8>, ConversationKey, i16)> = on!(conn, c => conversations::table
+        let rows: Vec<(Vec<u8>, ConversationKey, i16, i64)> = on!(conn, c => conversations::table
             .inner_join(members::table)
             .filter(conversations::conversation_id.eq_any(ids))
             .filter(members::account_key.eq(account_key))
-            .select((conversations::conversation_id, conversations::conversation_key, conversations::kind))
+            .select((
+                conversations::conversation_id,
+                conversations::conversation_key,
+                conversations::kind,
+                members::joined_seq,
+            ))
             .load(c))?;
-        for (id, conversation_key, kind) in rows {
-            let (conversation_id, kind) = (read_id(&id)?, read_enum(kind)?);
-            found.push(MemberOf { conversation_id, conversation_key, kind });
+        for (id, conversation_key, kind, joined_seq) in rows {
+            let (conversation_id, kind, joined_seq) = (read_id(&id)?, read_enum(kind)?, read_u64(joined_seq)?);
+            found.push(MemberOf { conversation_id, conversation_key, kind, joined_seq });
         }
     }
     Ok(found)
-}
-
-/// A log that an account read once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogLeft {
-    /// The conversation's row.
-    pub key: ConversationKey,
-    /// The account's row.
-    pub account_key: AccountKey,
-}
-
-/// None if the account is a member (again), or the conversation has no log.
-///
-/// # Errors
-/// [`StorageError`] if a query fails.
-pub fn log_left(
-    conn: &mut Conn,
-    conversation_id: &ConversationId,
-    account_id: &AccountId,
-) -> Result<Option<LogLeft>, StorageError> {
-    let key: Option<(ConversationKey, i16)> = on!(conn, c => conversations::table
-        .filter(conversations::conversation_id.eq(conversation_id.as_bytes().as_slice()))
-        .select((conversations::conversation_key, conversations::kind))
-        .first(c)
-        .optional())?;
-    let Some((key, kind)) = key else { return Ok(None) };
-    let is_large = read_enum::<ConversationKind>(kind)? == ConversationKind::Large;
-    let account: Option<AccountKey> = on!(conn, c => accounts::table
-        .filter(accounts::account_id.eq(account_id.as_bytes().as_slice()))
-        .select(accounts::account_key)
-        .first(c)
-        .optional())?;
-    let Some(account_key) = account.filter(|_| is_large) else { return Ok(None) };
-    let role: Option<i16> = on!(conn, c => members::table
-        .find((key, account_key))
-        .select(members::role)
-        .first(c)
-        .optional())?;
-    Ok(role.is_none().then_some(LogLeft { key, account_key }))
 }
 
 /// A page of the account's conversations by key, after the given one.

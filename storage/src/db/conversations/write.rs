@@ -15,6 +15,7 @@ use crate::db::{
     control,
     convert::{read_id, store_enum, store_u64},
     error::expect_rows,
+    logs,
     schema::{accounts, conversations, log_heads, members, membership_links},
 };
 
@@ -39,7 +40,7 @@ pub fn create(conn: &mut Conn, new: &NewConversation<'_>) -> Result<Conversation
         .map_err(StorageError::from)?;
     }
     for member in new.members {
-        add_member(conn, conversation_key, FIRST_LINK, member)?;
+        add_member(conn, conversation_key, FIRST_LINK, member, None)?;
     }
     Ok(conversation_key)
 }
@@ -112,8 +113,9 @@ pub fn append_link(conn: &mut Conn, append: &AppendLink<'_>) -> Result<(), Appen
     let m = append.expected_m + 1;
     let conversation_id = move_head(conn, append, m)?.ok_or(AppendLinkError::Conflict)?;
     insert_link(conn, append.conversation_key, m, append.link)?;
+    let log = logs::stand(conn, append.conversation_key)?;
     for change in append.changes {
-        apply(conn, append.conversation_key, m, change)?;
+        apply(conn, append.conversation_key, m, change, log)?;
     }
     let event = Event::MembershipChanged(wire::MembershipChanged {
         conversation_id: conversation_id.to_wire(),
@@ -178,13 +180,17 @@ fn apply(
     conversation_key: ConversationKey,
     m: u64,
     change: &MemberChange,
+    log: Option<logs::Stand>,
 ) -> Result<(), StorageError> {
     match *change {
-        MemberChange::Add(ref member) => add_member(conn, conversation_key, m, member),
+        MemberChange::Add(ref member) => add_member(conn, conversation_key, m, member, log),
         MemberChange::Remove(account_key) => {
-            let removed =
-                on!(conn, c => diesel::delete(members::table.find((conversation_key, account_key))).execute(c))?;
-            expect_rows(removed, 1, "a member to remove is not there")
+            let joined_seq: Option<i64> = on!(conn, c => diesel::delete(members::table.find((conversation_key, account_key)))
+                .returning(members::joined_seq)
+                .get_result(c)
+                .optional())?;
+            let joined_seq = joined_seq.ok_or(StorageError::Inconsistent("a member to remove is not there"))?;
+            logs::leave(conn, conversation_key, account_key, joined_seq, log)
         }
         MemberChange::SetRole(account_key, role) => {
             let updated = on!(conn, c => diesel::update(members::table.find((conversation_key, account_key)))
@@ -200,7 +206,9 @@ fn add_member(
     conversation_key: ConversationKey,
     m: u64,
     member: &NewMember,
+    log: Option<logs::Stand>,
 ) -> Result<(), StorageError> {
+    let joined_seq = logs::join(conn, conversation_key, member.account_key, log)?;
     on!(conn, c => diesel::insert_into(members::table)
         .values((
             members::conversation_key.eq(conversation_key),
@@ -208,6 +216,7 @@ fn add_member(
             members::fingerprint.eq(member.fingerprint.as_bytes().as_slice()),
             members::role.eq(store_enum(member.role)),
             members::joined_m.eq(store_u64(m)),
+            members::joined_seq.eq(joined_seq),
         ))
         .execute(c))?;
     Ok(())

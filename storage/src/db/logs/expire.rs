@@ -9,7 +9,7 @@ use crate::db::{
     conn::on,
     convert::store_u64,
     locks,
-    schema::{log_entries, log_heads},
+    schema::{former_members, log_entries, log_heads},
 };
 
 /// The expiry of a row without content: it waits for its neighbours only.
@@ -61,6 +61,11 @@ fn trim(conn: &mut Conn, conversation: ConversationKey, expired: &mut [i64], now
         // Sends change the head's other columns; nobody else changes this one.
         on!(conn, c => diesel::update(log_heads::table.find(conversation))
             .set(log_heads::trimmed_seq.eq(trimmed_seq))
+            .execute(c))?;
+        // Nothing is left of their time.
+        on!(conn, c => diesel::delete(former_members::table
+            .filter(former_members::conversation_key.eq(conversation))
+            .filter(former_members::left_seq.le(trimmed_seq)))
             .execute(c))?;
     }
     Ok(trimmed_seq)

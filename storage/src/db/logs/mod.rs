@@ -1,8 +1,9 @@
 //! Conversation logs: reading and expiring. They are written by [`super::sends`], one row for all members.
 //!
 //! Rows leave from the front only: `trimmed_seq` says up to where, so that whatever is missing after it is a hole that nothing explains.
-//! An entry whose own life ends earlier loses its content and keeps its row until then.
+//! An entry whose own life ends earlier loses its content and keeps its row until then. [`access`] says which part of a log is whose to read.
 
+mod access;
 mod expire;
 mod range;
 
@@ -14,6 +15,8 @@ use super::{
     Conn, ConversationKey, KEYS_PER_QUERY, StorageError, conn::on, convert::read_u64, schema::log_heads, store,
 };
 
+pub use access::{Access, LeftBehind, access, left_behind};
+pub(in crate::db) use access::{Stand, join, leave, stand};
 pub use expire::expire;
 pub use range::range;
 
@@ -41,6 +44,8 @@ pub struct LogEntry {
     pub group_epoch: u64,
     /// Of the content.
     pub suite: u32,
+    /// When it ends, in Unix seconds.
+    pub expires_at_s: u64,
     /// One ciphertext for all members.
     pub content: Bytes,
 }
@@ -63,6 +68,20 @@ pub enum LogCursor {
     Before(u64),
 }
 
+/// The part of a log that a reader may see: what comes after `after_seq`, up to `upto_seq`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogBounds {
+    /// The head when the reader joined.
+    pub after_seq: u64,
+    /// The head when the reader left.
+    pub upto_seq: u64,
+}
+
+impl LogBounds {
+    /// All there is.
+    pub const NONE: Self = Self { after_seq: 0, upto_seq: u64::MAX };
+}
+
 /// Which part of a log.
 #[derive(Debug, Clone, Copy)]
 pub struct LogQuery {
@@ -76,6 +95,8 @@ pub struct LogQuery {
     pub max_bytes: usize,
     /// Unix seconds: entries past their expiry read as gaps.
     pub now_s: u64,
+    /// Who reads: what was there before it joined reads as a gap, and the log ends where it left.
+    pub bounds: LogBounds,
 }
 
 /// A part of a log: the items follow each other without a hole and end at the cursor, or begin after it.

@@ -21,7 +21,7 @@ extern "SQL" {
 }
 
 /// Reads a part of a log. Every `seq` of the part is in exactly one item: what has had its time reads as an `expired` gap, a hole that
-/// nothing explains as `unexplained`. None if the conversation has no log. Must run over one snapshot, as [`crate::Db::read`] does; what
+/// nothing explains as `unexplained`, what was before the reader's time as `not_a_member`. None if the conversation has no log. Must run over one snapshot, as [`crate::Db::read`] does; what
 /// is appended meanwhile changes no part that was read before it.
 ///
 /// # Errors
@@ -33,11 +33,12 @@ pub fn range(conn: &mut Conn, query: &LogQuery) -> Result<Option<LogRange>, Stor
         .first(c)
         .optional())?;
     let Some((head_seq, trimmed_seq, group_epoch)) = row else { return Ok(None) };
-    let (head_seq, trimmed_seq) = (read_u64(head_seq)?, read_u64(trimmed_seq)?);
+    let (head_seq, trimmed_seq) = (read_u64(head_seq)?.min(query.bounds.upto_seq), read_u64(trimmed_seq)?);
     let state = LogState { epoch: read_u64(store::epoch(conn)?)?, head_seq, group_epoch: read_u64(group_epoch)? };
     let items = match part(conn, query, head_seq)? {
         Some(part) => {
-            let mut walk = Walk { items: Vec::new(), next_seq: part.from_seq, trimmed_seq };
+            let joined_seq = query.bounds.after_seq;
+            let mut walk = Walk { items: Vec::new(), next_seq: part.from_seq, joined_seq, trimmed_seq };
             for row in rows(conn, query, part)? {
                 walk.row(row, query.now_s)?;
             }
@@ -61,6 +62,8 @@ fn part(conn: &mut Conn, query: &LogQuery, head_seq: u64) -> Result<Option<Part>
     let most = query.max_items.max(1);
     let sizes = log_entries::table
         .filter(log_entries::conversation_key.eq(query.conversation))
+        .filter(log_entries::seq.gt(store_u64(query.bounds.after_seq)))
+        .filter(log_entries::seq.le(store_u64(head_seq)))
         .select((log_entries::seq, length(log_entries::content)))
         .limit(most.into());
     let (whole, sizes): (Part, Vec<(i64, Option<i32>)>) = match query.cursor {
@@ -96,6 +99,7 @@ type Columns = (i64, Vec<u8>, i64, i64, i64, i64, Option<Vec<u8>>);
 fn rows(conn: &mut Conn, query: &LogQuery, part: Part) -> Result<Vec<Columns>, StorageError> {
     Ok(on!(conn, c => log_entries::table
         .filter(log_entries::conversation_key.eq(query.conversation))
+        .filter(log_entries::seq.gt(store_u64(query.bounds.after_seq)))
         .filter(log_entries::seq.between(store_u64(part.from_seq), store_u64(part.to_seq)))
         .order(log_entries::seq)
         .select((
@@ -114,6 +118,8 @@ fn rows(conn: &mut Conn, query: &LogQuery, part: Part) -> Result<Vec<Columns>, S
 struct Walk {
     items: Vec<LogItem>,
     next_seq: u64,
+    /// What lies up to here is not this reader's.
+    joined_seq: u64,
     trimmed_seq: u64,
 }
 
@@ -122,7 +128,8 @@ impl Walk {
         let (seq, message_id, accepted_at_ms, group_epoch, suite, expires_at_s, content) = columns;
         let seq = read_u64(seq)?;
         self.reach(seq);
-        let content = content.filter(|_| read_u64(expires_at_s).is_ok_and(|end_s| end_s > now_s));
+        let expires_at_s = read_u64(expires_at_s)?;
+        let content = content.filter(|_| expires_at_s > now_s);
         let Some(content) = content else {
             self.gap(seq, seq, wire::GapReason::Expired);
             return Ok(());
@@ -133,6 +140,7 @@ impl Walk {
             accepted_at_ms: read_u64(accepted_at_ms)?,
             group_epoch: read_u64(group_epoch)?,
             suite: u32::try_from(suite).map_err(|_| StorageError::Inconsistent("a suite of another size"))?,
+            expires_at_s,
             content: Bytes::from(content),
         }));
         self.next_seq = seq + 1;
@@ -141,12 +149,15 @@ impl Walk {
 
     /// Explains what lies before `seq`.
     fn reach(&mut self, seq: u64) {
-        let trimmed_to = self.trimmed_seq.min(seq - 1);
-        if self.next_seq <= trimmed_to {
-            self.gap(self.next_seq, trimmed_to, wire::GapReason::Expired);
-        }
-        if self.next_seq < seq {
-            self.gap(self.next_seq, seq - 1, wire::GapReason::Unexplained);
+        self.explain(self.joined_seq.min(seq - 1), wire::GapReason::NotAMember);
+        self.explain(self.trimmed_seq.min(seq - 1), wire::GapReason::Expired);
+        self.explain(seq - 1, wire::GapReason::Unexplained);
+    }
+
+    /// What is still to be explained up to here has this reason.
+    fn explain(&mut self, to_seq: u64, reason: wire::GapReason) {
+        if self.next_seq <= to_seq {
+            self.gap(self.next_seq, to_seq, reason);
         }
     }
 

@@ -73,6 +73,7 @@ binds!(A, B);
 binds!(A, B, C);
 binds!(A, B, C, D);
 binds!(A, B, C, D, E, F, G, H);
+binds!(A, B, C, D, E, F, G, H, I, J, K, L, M, N, O, P);
 
 impl<S: 'static, B> QueryId for Batch<S, B> {
     type QueryId = S;

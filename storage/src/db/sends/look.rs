@@ -4,14 +4,17 @@
 
 use std::collections::HashMap;
 
-use diesel::{ExpressionMethods as _, JoinOnDsl as _, OptionalExtension as _, QueryDsl as _, RunQueryDsl as _};
+use diesel::{
+    ExpressionMethods as _, JoinOnDsl as _, OptionalExtension as _, QueryDsl as _, Queryable, QueryableByName,
+    RunQueryDsl as _, sql_types::BigInt, sqlite::SqliteConnection,
+};
 
 use super::{Answered, Answers, PreparedSend, StoredAnswer, place::Head};
 use crate::db::{
     Conn, ConversationKey, DeviceKey, KEYS_PER_QUERY, StorageError,
     conn::on,
     convert::read_u64,
-    locks,
+    postgres::rows::{Batch, Binds, Column},
     schema::{conversations, mailbox_acks, mailbox_heads, send_answers},
 };
 
@@ -71,17 +74,53 @@ pub(super) fn conversations(
 
 /// The heads of every mailbox that the batch names and that exists.
 pub(super) fn heads(conn: &mut Conn, sends: &[PreparedSend]) -> Result<HashMap<DeviceKey, Head>, StorageError> {
-    type Columns = (DeviceKey, i64, i64, i64, i64, i64, i64);
     let mut keys: Vec<DeviceKey> = sends.iter().flat_map(|send| &send.entries).map(|entry| entry.device).collect();
     keys.sort_unstable();
     keys.dedup();
     let mut found = HashMap::with_capacity(keys.len());
-    locks::heads(conn, &keys)?;
+    let rows = match conn {
+        Conn::Sqlite(c) => read_heads(c, &keys)?,
+        Conn::Postgres(c) => lock_heads(&keys).load(c)?,
+    };
+    for row in rows {
+        let head = Head {
+            list_n: read_u64(row.list_n)?,
+            head_seq: row.head_seq,
+            added_bytes: row.added_bytes,
+            added_entries: row.added_entries,
+            removed_bytes: row.removed_bytes,
+            removed_entries: row.removed_entries,
+            is_moved: false,
+        };
+        found.insert(row.device_key, head);
+    }
+    Ok(found)
+}
+
+#[derive(Queryable, QueryableByName)]
+struct HeadRow {
+    #[diesel(sql_type = BigInt)]
+    device_key: DeviceKey,
+    #[diesel(sql_type = BigInt)]
+    list_n: i64,
+    #[diesel(sql_type = BigInt)]
+    head_seq: i64,
+    #[diesel(sql_type = BigInt)]
+    added_bytes: i64,
+    #[diesel(sql_type = BigInt)]
+    added_entries: i64,
+    #[diesel(sql_type = BigInt)]
+    removed_bytes: i64,
+    #[diesel(sql_type = BigInt)]
+    removed_entries: i64,
+}
+
+fn read_heads(conn: &mut SqliteConnection, keys: &[DeviceKey]) -> Result<Vec<HeadRow>, StorageError> {
+    let mut rows = Vec::with_capacity(keys.len());
     for keys in keys.chunks(KEYS_PER_QUERY) {
-        let rows: Vec<Columns> = on!(conn, c => mailbox_heads::table
+        let read = mailbox_heads::table
             .inner_join(mailbox_acks::table.on(mailbox_acks::device_key.eq(mailbox_heads::device_key)))
             .filter(mailbox_heads::device_key.eq_any(keys))
-            .order(mailbox_heads::device_key)
             .select((
                 mailbox_heads::device_key,
                 mailbox_heads::list_n,
@@ -91,19 +130,22 @@ pub(super) fn heads(conn: &mut Conn, sends: &[PreparedSend]) -> Result<HashMap<D
                 mailbox_acks::removed_bytes,
                 mailbox_acks::removed_entries,
             ))
-            .load(c))?;
-        for (key, list_n, head_seq, added_bytes, added_entries, removed_bytes, removed_entries) in rows {
-            let head = Head {
-                list_n: read_u64(list_n)?,
-                head_seq,
-                added_bytes,
-                added_entries,
-                removed_bytes,
-                removed_entries,
-                is_moved: false,
-            };
-            found.insert(key, head);
-        }
+            .load::<HeadRow>(conn)?;
+        rows.extend(read);
     }
-    Ok(found)
+    Ok(rows)
 }
+
+/// PostgreSQL's statement: locks the heads in the order of their keys, as every transaction does, and reads each as it is once it is
+/// locked. What was removed may be a moment old: acks don't wait for sends, and only make room.
+fn lock_heads(keys: &[DeviceKey]) -> Batch<LockHeads, impl Binds> {
+    Batch::new(
+        "SELECT head.device_key, head.list_n, head.head_seq, head.added_bytes, head.added_entries, \
+         ack.removed_bytes, ack.removed_entries \
+         FROM mailbox_heads AS head JOIN mailbox_acks AS ack ON ack.device_key = head.device_key \
+         WHERE head.device_key = ANY($1) ORDER BY head.device_key FOR UPDATE OF head",
+        (keys.iter().copied().collect::<Column<BigInt, _>>(),),
+    )
+}
+
+struct LockHeads;

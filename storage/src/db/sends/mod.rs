@@ -6,8 +6,8 @@
 //!
 //! What a batch costs, in statements: per [`KEYS_PER_QUERY`](super::KEYS_PER_QUERY) sends one for answers and one for conversations,
 //! per as many devices one for heads; then per 32 entries one, per 32 answers one, per 32 devices that got something one, per send
-//! with shared content one, and three for each run of gap markers. What is written per entry, answer or device is prepared once
-//! per connection. Entries of the batch are inserted in the order of device and `seq`, so that the order of rows tells nothing about
+//! with shared content one, and three for each run of gap markers. On PostgreSQL heads, entries and answers are written by one statement,
+//! whatever their number, and heads are locked and read by one. What is written per entry, answer or device is prepared once per connection. Entries of the batch are inserted in the order of device and `seq`, so that the order of rows tells nothing about
 //! who sent them.
 
 mod logs;
@@ -24,6 +24,7 @@ use martlet_protocol::id::{EntryId, MessageId};
 use super::{Conn, ConversationKey, DeviceKey, StorageError};
 use logs::Logs;
 use place::Placement;
+use write::Answering;
 
 /// A send that is forked and sealed, ready to be committed.
 #[derive(Debug, Clone)]
@@ -201,9 +202,9 @@ pub fn commit_sends(
         outcomes.push(outcome);
     }
     logs.write(conn, sends)?;
-    write::placement(conn, sends, placement)?;
     let expires_at_s = now_ms / 1000 + limits.answer_retention.as_secs();
-    write::answers(conn, sends, new_answers, &answered, expires_at_s)?;
+    let answering = Answering { committed: new_answers, answers: &answered, expires_at_s };
+    write::all(conn, sends, placement, answering)?;
     Ok(outcomes)
 }
 

@@ -1,7 +1,7 @@
 //! Writing what was placed.
 
 use diesel::{
-    QueryResult, RunQueryDsl as _,
+    QueryResult, QueryableByName, RunQueryDsl as _,
     sql_types::{BigInt, Binary, Nullable, SmallInt},
 };
 
@@ -82,28 +82,39 @@ impl BatchRow for NewAnswer<'_> {
     }
 }
 
-/// PostgreSQL's statement for all heads at once.
-fn update_heads(heads: &[(DeviceKey, Head)]) -> Batch<UpdateHeads, impl Binds> {
+/// How many rows were written.
+#[derive(QueryableByName)]
+struct Written {
+    #[diesel(sql_type = BigInt)]
+    moved: i64,
+    #[diesel(sql_type = BigInt)]
+    added: i64,
+    #[diesel(sql_type = BigInt)]
+    kept: i64,
+}
+
+/// PostgreSQL's statement for everything: a round trip each would be a third of a small batch's time.
+fn write_all<'a>(
+    heads: &'a [(DeviceKey, Head)],
+    entries: &'a [NewEntry<'a>],
+    answers: &'a [NewAnswer<'a>],
+) -> Batch<WriteAll, impl Binds + 'a> {
     Batch::new(
-        "UPDATE mailbox_heads SET head_seq = moved.head_seq, added_bytes = moved.added_bytes, added_entries = moved.added_entries \
-         FROM unnest($1, $2, $3, $4) AS moved (device_key, head_seq, added_bytes, added_entries) \
-         WHERE mailbox_heads.device_key = moved.device_key",
+        "WITH moved AS (UPDATE mailbox_heads \
+         SET head_seq = new.head_seq, added_bytes = new.added_bytes, added_entries = new.added_entries \
+         FROM unnest($1, $2, $3, $4) AS new (device_key, head_seq, added_bytes, added_entries) \
+         WHERE mailbox_heads.device_key = new.device_key RETURNING 1), \
+         added AS (INSERT INTO mailbox_entries \
+         (device_key, seq, size_bytes, expires_at_s, own_lifetime, content_key, entry_id, sealed) \
+         SELECT * FROM unnest($5, $6, $7, $8, $9, $10, $11, $12) RETURNING 1), \
+         kept AS (INSERT INTO send_answers (request_key, request_mac, answer, expires_at_s) \
+         SELECT * FROM unnest($13, $14, $15, $16) RETURNING 1) \
+         SELECT (SELECT count(*) FROM moved) AS moved, (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM kept) AS kept",
         (
             heads.iter().map(|(device, _)| *device).collect::<Column<BigInt, _>>(),
             heads.iter().map(|(_, head)| head.head_seq).collect::<Column<BigInt, _>>(),
             heads.iter().map(|(_, head)| head.added_bytes).collect::<Column<BigInt, _>>(),
             heads.iter().map(|(_, head)| head.added_entries).collect::<Column<BigInt, _>>(),
-        ),
-    )
-}
-
-/// PostgreSQL's statement for all entries at once.
-fn add_entries<'a>(entries: &'a [NewEntry<'a>]) -> Batch<AddEntries, impl Binds + 'a> {
-    Batch::new(
-        "INSERT INTO mailbox_entries \
-         (device_key, seq, size_bytes, expires_at_s, own_lifetime, content_key, entry_id, sealed) \
-         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)",
-        (
             entries.iter().map(|entry| entry.device_key).collect::<Column<BigInt, _>>(),
             entries.iter().map(|entry| entry.seq).collect::<Column<BigInt, _>>(),
             entries.iter().map(|entry| entry.size_bytes).collect::<Column<BigInt, _>>(),
@@ -112,15 +123,6 @@ fn add_entries<'a>(entries: &'a [NewEntry<'a>]) -> Batch<AddEntries, impl Binds 
             entries.iter().map(|entry| entry.content_key).collect::<Column<Nullable<BigInt>, _>>(),
             entries.iter().map(|entry| entry.entry_id).collect::<Column<Binary, _>>(),
             entries.iter().map(|entry| entry.sealed).collect::<Column<Binary, _>>(),
-        ),
-    )
-}
-
-/// PostgreSQL's statement for all answers at once.
-fn add_answers<'a>(answers: &'a [NewAnswer<'a>]) -> Batch<AddAnswers, impl Binds + 'a> {
-    Batch::new(
-        "INSERT INTO send_answers (request_key, request_mac, answer, expires_at_s) SELECT * FROM unnest($1, $2, $3, $4)",
-        (
             answers.iter().map(|row| row.request_key).collect::<Column<Binary, _>>(),
             answers.iter().map(|row| row.request_mac).collect::<Column<Binary, _>>(),
             answers.iter().map(|row| row.answer).collect::<Column<Binary, _>>(),
@@ -129,20 +131,40 @@ fn add_answers<'a>(answers: &'a [NewAnswer<'a>]) -> Batch<AddAnswers, impl Binds
     )
 }
 
-struct UpdateHeads;
-struct AddEntries;
-struct AddAnswers;
+struct WriteAll;
 
-/// Writes the heads that moved, shared contents, entries and gap markers.
-pub(super) fn placement(conn: &mut Conn, sends: &[PreparedSend], placement: Placement) -> Result<(), StorageError> {
+/// What was committed, and until when its answers are kept.
+pub(super) struct Answering<'a> {
+    /// Indexes of sends.
+    pub committed: Vec<usize>,
+    pub answers: &'a Answers,
+    pub expires_at_s: u64,
+}
+
+/// Writes the heads that moved, shared contents, entries, answers and gap markers.
+pub(super) fn all(
+    conn: &mut Conn,
+    sends: &[PreparedSend],
+    placement: Placement,
+    answering: Answering<'_>,
+) -> Result<(), StorageError> {
     let (heads, rows, discarded) = placement.finish();
-    let moved = match conn {
-        Conn::Sqlite(c) => rows::execute(c, &heads)?,
-        Conn::Postgres(c) => update_heads(&heads).execute(c)?,
-    };
-    expect_rows(moved, heads.len(), "a mailbox head went while it was held")?;
     let contents = insert_contents(conn, sends, &rows)?;
-    insert_entries(conn, sends, &rows, &contents)?;
+    let entries = entries(sends, &rows, &contents);
+    let answers = answers(sends, answering);
+    let count = |rows: usize| i64::try_from(rows).unwrap_or(i64::MAX);
+    let written = match conn {
+        Conn::Sqlite(c) => Written {
+            moved: count(rows::execute(c, &heads)?),
+            added: count(rows::execute(c, &entries)?),
+            kept: count(rows::execute(c, &answers)?),
+        },
+        Conn::Postgres(c) => write_all(&heads, &entries, &answers).get_result(c)?,
+    };
+    let expect = |rows: i64, expected, what| expect_rows(usize::try_from(rows).unwrap_or_default(), expected, what);
+    expect(written.moved, heads.len(), "a mailbox head went while it was held")?;
+    expect(written.added, entries.len(), "a mailbox entry was not inserted")?;
+    expect(written.kept, answers.len(), "an answer was not inserted")?;
     for range in discarded {
         gaps::record(conn, range)?;
     }
@@ -176,12 +198,7 @@ fn insert_contents(
     Ok(keys)
 }
 
-fn insert_entries(
-    conn: &mut Conn,
-    sends: &[PreparedSend],
-    rows: &[Row],
-    contents: &[Option<ContentKey>],
-) -> Result<(), StorageError> {
+fn entries<'a>(sends: &'a [PreparedSend], rows: &[Row], contents: &[Option<ContentKey>]) -> Vec<NewEntry<'a>> {
     let mut entries = Vec::with_capacity(rows.len());
     for row in rows {
         let send = &sends[row.send];
@@ -198,21 +215,12 @@ fn insert_entries(
             sealed,
         });
     }
-    let inserted = match conn {
-        Conn::Sqlite(c) => rows::execute(c, &entries)?,
-        Conn::Postgres(c) => add_entries(&entries).execute(c)?,
-    };
-    expect_rows(inserted, entries.len(), "a mailbox entry was not inserted")
+    entries
 }
 
-/// Stores the answers of the sends that were committed, ordered by key, which is random: not by arrival.
-pub(super) fn answers(
-    conn: &mut Conn,
-    sends: &[PreparedSend],
-    committed: Vec<usize>,
-    answers: &Answers,
-    expires_at_s: u64,
-) -> Result<(), StorageError> {
+/// The answers of the sends that were committed, ordered by key, which is random: not by arrival.
+fn answers<'a>(sends: &'a [PreparedSend], answering: Answering<'a>) -> Vec<NewAnswer<'a>> {
+    let Answering { committed, answers, expires_at_s } = answering;
     let mut new = Vec::with_capacity(committed.len());
     for index in committed {
         let send = &sends[index];
@@ -225,9 +233,5 @@ pub(super) fn answers(
         });
     }
     new.sort_unstable_by_key(|row| row.request_key);
-    let inserted = match conn {
-        Conn::Sqlite(c) => rows::execute(c, &new)?,
-        Conn::Postgres(c) => add_answers(&new).execute(c)?,
-    };
-    expect_rows(inserted, new.len(), "an answer was not inserted")
+    new
 }

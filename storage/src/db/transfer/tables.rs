@@ -165,7 +165,19 @@ pub const TABLES: &[Table] = &[
     Table::new(
         "members",
         2,
-        &[int("conversation_key"), int("account_key"), bytes("fingerprint"), small("role"), int("joined_m")],
+        &[
+            int("conversation_key"),
+            int("account_key"),
+            bytes("fingerprint"),
+            small("role"),
+            int("joined_m"),
+            int("joined_seq"),
+        ],
+    ),
+    Table::new(
+        "former_members",
+        2,
+        &[int("conversation_key"), int("account_key"), int("joined_seq"), int("left_seq"), int("left_group_epoch")],
     ),
     Table::new("log_heads", 1, &[int("conversation_key"), int("head_seq"), int("trimmed_seq"), int("group_epoch")]),
     Table {

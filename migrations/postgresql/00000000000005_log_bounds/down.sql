@@ -1,0 +1,2 @@
+DROP TABLE former_members;
+ALTER TABLE members DROP COLUMN joined_seq;
