@@ -215,8 +215,8 @@ section! {
         /// Sends that share one transaction at most.
         commit_max_sends: usize = 500, Count(1..=10_000);
         /// Threads that commit sends to PostgreSQL, each with a connection of its own; a device's sends stay with one. The embedded
-        /// database has one.
-        commit_writers: usize = 2, Count(1..=16);
+        /// database has one. More than one divides the same sends over more transactions: worth it only where PostgreSQL has cores to spare.
+        commit_writers: usize = 1, Count(1..=16);
         /// How long a send may wait for others to share its transaction with.
         commit_max_delay: Duration = millis(1), Time(millis(0)..=secs(1));
         /// Sends that wait for their commit at most; further ones are refused with the code `busy`.

@@ -37,6 +37,8 @@ const SETTINGS: &[&str] = &[
     "storage.wait=3s",
     // DRAIN_WINDOW.
     "server.drain_window=1s",
+    // More than one, so that batches of one node meet too.
+    "messages.commit_writers=2",
     // Small bounds are met often: contents that the relay does not carry, and readers that are behind for a while and acknowledge then.
     "messages.max_content_bytes=12288",
     "relay.inline_content_bytes=8192",
