@@ -182,7 +182,7 @@ fn draw(x: &Axis, y: &Axis, series: &[Points], dots: bool) -> Result<String> {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         let mut chart = ChartBuilder::on(&area)
             .margin(8)
-            .margin_right(28)
+            .margin_right(56)
             .x_label_area_size(58)
             .y_label_area_size(84)
             .build_cartesian_2d(x, y)

@@ -44,6 +44,9 @@ impl Access {
     }
 }
 
+/// The conversation, where the member joined, and the log's head and group epoch if it has one.
+type MemberColumns = (ConversationKey, i64, Option<(i64, i64)>);
+
 /// The account's way into the log. `Ok(None)` if it is no member and never was; of a conversation without a log, `None` inside.
 ///
 /// # Errors
@@ -55,7 +58,7 @@ pub fn access(
 ) -> Result<Option<Option<Access>>, StorageError> {
     let id = conversation_id.as_bytes().as_slice();
     let epoch = read_u64(store::epoch(conn)?)?;
-    let member: Option<(ConversationKey, i64, Option<(i64, i64)>)> = on!(conn, c => members::table
+    let member: Option<MemberColumns> = on!(conn, c => members::table
         .inner_join(conversations::table.left_join(log_heads::table))
         .filter(conversations::conversation_id.eq(id))
         .filter(members::account_key.eq(account_key))
