@@ -12,6 +12,7 @@ pub mod conversations;
 pub mod health;
 pub mod http;
 pub mod limits;
+mod listener;
 pub mod measures;
 pub mod messages;
 pub mod relay;

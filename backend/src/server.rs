@@ -29,6 +29,7 @@ use crate::{
     health::Health,
     http,
     limits::Limits,
+    listener,
     measures::Measures,
     messages::{self, Messages},
     relay::{self, Relay, RelayError},
@@ -40,8 +41,6 @@ use crate::{
     vital,
 };
 
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 8192;
 /// How long a client may take over the head of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests under way may take when the node stops, in whole seconds.
@@ -212,11 +211,7 @@ impl Listener {
 }
 
 fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    let source = match TcpListener::bind(address) {
-        Ok(listener) => return Ok(listener),
-        Err(error) => error,
-    };
-    Err(StartError::Listen { key, address, source })
+    listener::listen(address).map_err(|source| StartError::Listen { key, address, source })
 }
 
 /// The name that tells this node from others.
@@ -353,7 +348,6 @@ fn public_server(services: Arc<Services>, sockets: Arc<Sockets>, listener: TcpLi
     let server = Server::build()
         .workers(workers.min(MAX_WORKERS))
         .max_concurrent_connections(max_connections.div_ceil(workers))
-        .backlog(BACKLOG)
         .disable_signals()
         .shutdown_timeout(REQUEST_SHUTDOWN_S);
     // Without it, every client that keeps an idle connection would hold up the stop.

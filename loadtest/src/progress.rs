@@ -1,11 +1,21 @@
 //! What the user sees while it runs: bars on a terminal, plain lines elsewhere. Everything goes to standard error, so that standard
 //! output holds the result alone.
 
-use std::io::IsTerminal as _;
+use std::{
+    io::IsTerminal as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::figures::grouped;
+use crate::{ambient, figures::grouped};
+
+/// How often a number that takes counting is counted.
+const COUNT_EVERY: Duration = Duration::from_millis(125);
 
 /// One thing under way, such as "registering devices" of which 19,000 are to be done. Clones share one bar.
 #[derive(Clone)]
@@ -13,6 +23,9 @@ pub struct Progress {
     bar: ProgressBar,
     what: &'static str,
     plain: bool,
+    since: Instant,
+    /// In which span of [`COUNT_EVERY`] the last count was.
+    counted: Arc<AtomicU64>,
 }
 
 impl Progress {
@@ -30,7 +43,7 @@ impl Progress {
         if plain {
             eprintln!("{what}: {} …", grouped(total));
         }
-        Self { bar, what, plain }
+        Self { bar, what, plain, since: ambient::now(), counted: Arc::default() }
     }
 
     /// One more is done. May be called from any thread.
@@ -41,6 +54,15 @@ impl Progress {
     /// So many are done now.
     pub fn set(&self, done: u64) {
         self.bar.set_position(done);
+    }
+
+    /// As [`Self::set`], for a number that takes counting: counted as often as anybody looks.
+    pub fn count(&self, done: impl FnOnce() -> u64) {
+        let turn = self.since.elapsed().as_millis() / COUNT_EVERY.as_millis();
+        let turn = u64::try_from(turn).unwrap_or(u64::MAX);
+        if self.counted.swap(turn, Ordering::Relaxed) != turn {
+            self.set(done());
+        }
     }
 
     /// Ends, and says how it went.

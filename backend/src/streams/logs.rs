@@ -131,8 +131,7 @@ impl StoredLogs {
             now_s: self.clock.earliest_s(),
         };
         let items = log.page(&wanted)?;
-        let head_seq = items.last().map_or(0, |last| last.to_seq).max(access.head_seq);
-        Some(LogRange { epoch: access.epoch, head_seq, group_epoch: access.group_epoch, items })
+        Some(LogRange { epoch: access.epoch, head_seq: access.head_seq, group_epoch: access.group_epoch, items })
     }
 
     /// For somebody who may see all of the log.

@@ -62,6 +62,7 @@ pub struct Clients {
     pub catching_up: Times,
     /// When each client was back and caught up for the first time since [`Self::mark`].
     pub back_at: Vec<Option<Instant>>,
+    back: usize,
     pub troubles: Troubles,
 }
 
@@ -93,6 +94,7 @@ impl Clients {
             schedule: None,
             clients: vec![client; tokens.len()],
             back_at: vec![None; tokens.len()],
+            back: 0,
             tokens,
             complete: 0,
             agenda: BinaryHeap::new(),
@@ -132,11 +134,12 @@ impl Clients {
     /// From here on [`Self::back_at`] counts.
     pub fn mark(&mut self) {
         self.back_at.fill(None);
+        self.back = 0;
     }
 
     /// How many are back and caught up since then.
     pub fn back(&self) -> usize {
-        self.back_at.iter().flatten().count()
+        self.back
     }
 
     /// Everybody has everything.
@@ -239,7 +242,10 @@ impl Clients {
         {
             client.failures = 0;
             self.catching_up.record(at.duration_since(since));
-            self.back_at[index].get_or_insert(at);
+            if self.back_at[index].is_none() {
+                self.back_at[index] = Some(at);
+                self.back += 1;
+            }
             if let Some(cuts) = self.cuts {
                 let stands = around(&mut self.rng, cuts.every);
                 self.agenda.push(Reverse((at + stands, index)));

@@ -35,6 +35,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Rest between two steps.
 const REST: Duration = Duration::from_secs(2);
 
+/// Sockets with news that are few …
+const FEW: usize = 64;
+/// … after which more of them may gather for so long. Otherwise each message to the first reader wakes this program, on the cores that it
+/// shares with the node, and so does the next one. It is part of the latencies.
+const GATHER: Duration = Duration::from_micros(500);
+
 /// Runs the measurement.
 ///
 /// # Errors
@@ -84,10 +90,13 @@ fn step(args: &FanoutArgs, node: &Node, stage: &mut Stage, rate: u32) -> Result<
     let mut clock = Clock::default();
     // To the end of what counts, also where the last message has come before it.
     while (crate::ambient::now() < schedule.span().1 || !readers.is_complete()) && readers.quiet_for() < PATIENCE {
-        stage.fleet.turn(Duration::from_millis(20), &mut readers)?;
+        let count = stage.fleet.turn(Duration::from_millis(20), &mut readers)?;
         clock.look(node, schedule.span())?;
         readers.stop_and_go(&mut stage.fleet, args.stop_for);
-        progress.set(readers.least().unwrap_or(0));
+        progress.count(|| readers.least().unwrap_or(0));
+        if (1..FEW).contains(&count) {
+            crate::ambient::rest(GATHER);
+        }
     }
     progress.done("");
     clock.look(node, schedule.span())?;

@@ -3,7 +3,6 @@
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +13,8 @@ use super::frame;
 
 /// Sources on loopback: 127.0.0.2 and the following. Each gives about 28,000 ports.
 const SOURCES: usize = 64;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the system says of a connection that is on its way (`EINPROGRESS`).
+const CONNECTING: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 
 /// RFC 6455's own example of a key and the answer to it. A random key guards against proxies that replay; there is none here.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -56,10 +56,10 @@ pub enum Read {
 }
 
 impl Connection {
-    /// Connects, from one of many source addresses if the node is on loopback.
+    /// Begins to connect, from one of many source addresses if the node is on loopback. What is written waits until it is connected.
     ///
     /// # Errors
-    /// When the node refuses.
+    /// When the node refuses at once.
     pub fn connect(node: SocketAddr, index: usize) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(node), Type::STREAM, Some(Protocol::TCP))?;
         if let SocketAddr::V4(address) = node
@@ -68,10 +68,13 @@ impl Connection {
             let last = u8::try_from(2 + index % SOURCES).unwrap_or(2);
             socket.bind(&SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), 0).into())?;
         }
-        // Blocking: on loopback it takes 20 microseconds, and a node further away is not what this measures.
-        socket.connect_timeout(&node.into(), CONNECT_TIMEOUT)?;
+        // Nobody else waits for one whom the node's system has no room for.
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
+        match socket.connect(&node.into()) {
+            Err(error) if error.raw_os_error() != Some(CONNECTING) => return Err(error),
+            _ => {}
+        }
         Ok(Self { stream: TcpStream::from_std(socket.into()), rest: Bytes::new(), out: Vec::new() })
     }
 

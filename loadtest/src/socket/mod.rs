@@ -241,21 +241,23 @@ impl Fleet {
         Ok(connection)
     }
 
-    /// Waits for something to happen, at most so long, and handles all of it.
+    /// Waits for something to happen, at most so long, and handles all of it. Tells on how many sockets something had.
     ///
     /// # Errors
     /// When the system's poll fails.
-    pub fn turn(&mut self, wait: Duration, handler: &mut impl Handler) -> Result<()> {
+    pub fn turn(&mut self, wait: Duration, handler: &mut impl Handler) -> Result<usize> {
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         match self.poll.poll(&mut events, Some(wait)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error).context("poll"),
             _ => {}
         }
+        let mut count = 0;
         for event in &events {
+            count += 1;
             self.handle(event, handler);
         }
         self.events = events;
-        Ok(())
+        Ok(count)
     }
 
     fn handle(&mut self, event: &Event, handler: &mut impl Handler) {

@@ -307,6 +307,12 @@ fn an_account_reads_from_when_it_joined_up_to_when_it_left() {
     write(&talk, 1);
     assert_eq!(page(&store, &talk, &b, all, 100), ["1-6 not a member", "e7"]);
     assert_eq!(store.number("SELECT count(*) FROM former_members"), 0);
+    // A node of the previous release, during an upgrade, let it in again and left the row of its first time.
+    store.execute(
+        "INSERT INTO former_members SELECT conversation_key, account_key, 2, 4, 0 FROM members WHERE joined_seq = 6",
+    );
+    change(&store, &mut talk, MemberChange::Remove(b.key));
+    assert_eq!(access(&store, &talk, &b).expect("it has left").bounds, LogBounds { after_seq: 6, upto_seq: 7 });
     // Who saw nothing need not be remembered.
     change(&store, &mut talk, MemberChange::Add(member(c.key, Role::Member)));
     change(&store, &mut talk, MemberChange::Remove(c.key));

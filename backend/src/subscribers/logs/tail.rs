@@ -84,7 +84,7 @@ pub struct PageOfLog {
     pub max_items: usize,
     /// No more once they have so many bytes of content.
     pub max_bytes: usize,
-    /// The log reaches at least this far.
+    /// The log reaches at least this far, and the page no further.
     pub head_seq: u64,
     /// What lies up to here is not to be seen.
     pub after_seq: u64,
@@ -176,6 +176,8 @@ impl Tail {
         if !self.is_loaded || self.end < wanted.head_seq {
             return None;
         }
+        // What has come since may be of another group epoch than the page names.
+        let known = self.items.partition_point(|item| item.from_seq <= wanted.head_seq);
         let (mut bytes, max_bytes) = (0, wanted.max_bytes.max(1));
         let mut page: Vec<Arc<LiveLogItem>> = Vec::new();
         let mut take = |item: &Arc<LiveLogItem>| {
@@ -194,12 +196,12 @@ impl Tail {
                 if !is_here {
                     return None;
                 }
-                self.items.range(first..).all(&mut take);
+                self.items.range(first.min(known)..known).all(&mut take);
             }
             LogCursor::Before(seq) => {
                 let end = self.items.partition_point(|item| item.to_seq < seq);
                 let is_here = self.items.get(end).is_none_or(|item| item.from_seq >= seq);
-                self.items.range(..end).rev().all(&mut take);
+                self.items.range(..end.min(known)).rev().all(&mut take);
                 let is_full = page.len() >= wanted.max_items || bytes >= max_bytes;
                 if !is_here || (!is_full && self.start > 0) {
                     return None;
@@ -350,6 +352,8 @@ mod tests {
             None,
             "the log reaches further than is known here"
         );
+        let until_7 = |cursor| page(PageOfLog { head_seq: 7, ..wanted(cursor, 2) });
+        assert_eq!((until_7(before(u64::MAX)), until_7(after(6))), (Some(vec![6, 7]), Some(vec![7])));
         assert_eq!(page(PageOfLog { after_seq: 8, ..wanted(before(u64::MAX), 1) }), Some(vec![9]));
         assert_eq!(page(PageOfLog { after_seq: 8, ..wanted(before(u64::MAX), 2) }), None, "8 is not this reader's");
         assert_eq!(page(PageOfLog { now_s: u64::MAX, ..wanted(after(8), 9) }), None, "it has expired");

@@ -169,7 +169,12 @@ pub(in crate::db) fn leave(
     joined_seq: i64,
     stand: Option<Stand>,
 ) -> Result<(), StorageError> {
-    let Some(stand) = stand.filter(|stand| stand.head_seq > joined_seq) else { return Ok(()) };
+    let Some(stand) = stand else { return Ok(()) };
+    // A node of the release before this one lets an account back in without forgetting that it left.
+    on!(conn, c => diesel::delete(former_members::table.find((conversation, account))).execute(c))?;
+    if stand.head_seq <= joined_seq {
+        return Ok(());
+    }
     let inserted = on!(conn, c => diesel::insert_into(former_members::table)
         .values((
             former_members::conversation_key.eq(conversation),
