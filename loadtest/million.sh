@@ -49,7 +49,12 @@ martlet serve --data-dir "$DATA" --listen "$LISTEN" --internal-listen "$INTERNAL
   --set socket.head_check_interval=10m --set conversations.max_members_large=1000000 --set storage.wait=1m \
   $(limits) &
 node=$!
-trap 'kill "$node" 2>/dev/null || true' EXIT
+# The node lets go of its address before this ends.
+stop() {
+  kill "$@" 2>/dev/null || true
+  wait
+}
+trap 'stop "$node"' EXIT
 until healthy; do
   kill -0 "$node" || { echo "the node did not start" >&2; exit 1; }
   sleep 1
@@ -59,7 +64,7 @@ memory started
 # What the system holds for all these sockets is in no process's memory.
 { while sleep "${EVERY:-60}"; do memory holding; done; } &
 watch=$!
-trap 'kill "$node" "$watch" 2>/dev/null || true' EXIT
+trap 'stop "$node" "$watch"' EXIT
 
 # Through cat, so that progress comes in lines.
 failed=$(mktemp)

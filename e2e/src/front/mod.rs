@@ -136,8 +136,8 @@ fn site(port: u16, folder: &Path, balancer: Ipv4Addr) -> Result<String> {
     let folder = folder.display();
     let mut text = shipped("site.conf")?;
     for (from, to) in [
-        ("listen 443 ssl http2;", format!("listen 127.0.0.1:{port} ssl http2;")),
-        ("listen [::]:443 ssl http2;", String::new()),
+        ("listen 443 ssl http2 ", format!("listen 127.0.0.1:{port} ssl http2 ")),
+        ("listen [::]:443 ssl http2 backlog=8192;", String::new()),
         ("/etc/ssl/martlet/fullchain.pem", format!("{folder}/certificate.pem")),
         ("/etc/ssl/martlet/privkey.pem", format!("{folder}/key.pem")),
         ("/var/log/nginx/", format!("{folder}/")),

@@ -24,8 +24,10 @@ impl Fleet {
         handler: &mut impl Handler,
     ) -> Result<(), String> {
         let mut scratch = std::mem::take(&mut self.scratch);
+        // A connection that is refused is told of here.
+        let doing = if matches!(self.members[index].stage, Stage::Upgrading) { "connecting" } else { "reading" };
         let outcome = loop {
-            let read = connection.read(&mut scratch).map_err(|error| format!("reading failed: {error}"));
+            let read = connection.read(&mut scratch).map_err(|error| format!("{doing} failed: {error}"));
             let at = ambient::now();
             match read {
                 Err(why) => break Err(why),

@@ -134,8 +134,10 @@ fn places() -> Vec<&'static str> {
 fn stamp() -> String {
     let git = |arguments: &[&str]| output(std::process::Command::new("git").args(arguments).current_dir(crate::root()));
     let commit = git(&["rev-parse", "--short", "HEAD"]).map_or_else(|| "unknown".to_owned(), |id| id.trim().to_owned());
-    let is_changed =
-        git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|status| !status.trim().is_empty());
+    // The tables of those before are no change to what is measured.
+    let but_tables = format!(":(exclude){DOCUMENT}");
+    let is_changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", &but_tables])
+        .is_some_and(|status| !status.trim().is_empty());
     let changed = if is_changed { " with changes" } else { "" };
     format!("{}, commit {commit}{changed}", date("%Y-%m-%d").unwrap_or_else(|| "on an unknown day".into()))
 }
