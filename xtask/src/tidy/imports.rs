@@ -51,6 +51,7 @@ pub const MODULES: &[Module] = &[
     module("secrets", &[], "the keys that are kept outside the store"),
     module("limits", &[], "rates"),
     module("measures", &[], "what the node measures of itself"),
+    module("listener", &[], "addresses, and room for those who wait there"),
     module("subscribers", &[], "who listens on this node, and what waits for each"),
     module("relay", &["subscribers"], "how nodes tell each other"),
     module("streams", &["relay", "subscribers"], "publish, resume, repair, acks, the control stream"),
@@ -70,6 +71,7 @@ pub const MODULES: &[Module] = &[
         "server",
         &[
             "http",
+            "listener",
             "transport",
             "services",
             "accounts",
