@@ -44,7 +44,8 @@ healthy() {
 
 memory() {
   echo "$1: $(awk '/^(MemTotal|MemAvailable|Slab|Shmem):/ { printf "%s %d MiB  ", $1, $2 / 1024 }' /proc/meminfo)"
-  echo "$1: $(awk '/^TCP:/' /proc/net/sockstat); dropped by each processor, hexadecimal: $(awk '{ printf $2 " " }' /proc/net/softnet_stat)"
+  echo "$1: $(awk '/^TCP:/' /proc/net/sockstat); sent again: $(awk '/^Tcp: [0-9]/ { print $13 }' /proc/net/snmp) segments"
+  echo "$1: dropped by each processor, hexadecimal: $(awk '{ printf $2 " " }' /proc/net/softnet_stat)"
 }
 
 memory before

@@ -39,6 +39,9 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Rest before a node's memory is called its baseline.
 const BASELINE_REST: Duration = Duration::from_secs(3);
 
+/// How often it is told how many messages have come.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
 /// Runs the measurement.
 ///
 /// # Errors
@@ -163,7 +166,7 @@ impl Hold<'_> {
             let show = |live| progress.set(live as u64);
             self.fleet.open_all(tokens, self.args.at_once, &mut self.holder, show)?;
             self.open_again()?;
-            say_plainly(end, since.elapsed());
+            say_plainly(end.into(), "connected", since.elapsed());
             start = end;
         }
         while self.holder.subscribed < self.fleet.live() && self.holder.quiet_for() < self.args.patience {
@@ -211,6 +214,7 @@ impl Hold<'_> {
         let all = self.fleet.live();
         let progress = Progress::new("delivering", all as u64);
         let mut took = since.elapsed();
+        let mut told = Duration::ZERO;
         while self.holder.delivered < all && self.holder.quiet_for() < self.args.patience {
             let before = self.holder.delivered;
             self.fleet.turn(Duration::from_millis(20), &mut self.holder)?;
@@ -218,6 +222,10 @@ impl Hold<'_> {
                 took = since.elapsed();
             }
             progress.set(self.holder.delivered as u64);
+            if since.elapsed() >= told + TELL_EVERY {
+                told = since.elapsed();
+                say_plainly(self.holder.delivered as u64, "delivered", told);
+            }
         }
         progress.done(&format!("{} in {:.1} s", grouped(self.holder.delivered as u64), took.as_secs_f64()));
         Ok((took.as_secs_f64(), self.node_cpu_since(cpu_before)?))
@@ -236,9 +244,9 @@ impl Hold<'_> {
 }
 
 /// Where no bar is seen, a line now and then shows that it goes on.
-fn say_plainly(connections: u32, after: Duration) {
+fn say_plainly(count: u64, what: &str, after: Duration) {
     use std::io::IsTerminal as _;
     if !std::io::stderr().is_terminal() {
-        say(&format!("{} connected after {:.0} s", grouped(connections.into()), after.as_secs_f64()));
+        say(&format!("{} {what} after {:.0} s", grouped(count), after.as_secs_f64()));
     }
 }
