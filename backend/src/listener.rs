@@ -26,8 +26,8 @@ mod tests {
 
     use super::*;
 
-    /// Whoever finds no room waits for longer than this.
-    const PATIENCE: Duration = Duration::from_millis(900);
+    /// Nobody accepts here, so whoever finds no room does not get in, however long it waits.
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     #[test]
     fn many_may_wait_to_be_accepted() {
@@ -36,10 +36,7 @@ mod tests {
         assert!(system > 500, "this machine lets {system} connections wait; the test needs 500");
         let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let waiting: Vec<_> = (0..500)
-            .map(|n| (n, TcpStream::connect_timeout(&address, PATIENCE)))
-            .take_while(|(_, s)| s.is_ok())
-            .collect();
+        let waiting: Vec<_> = (0..500).map_while(|_| TcpStream::connect_timeout(&address, PATIENCE).ok()).collect();
         assert_eq!(waiting.len(), 500);
     }
 }

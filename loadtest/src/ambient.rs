@@ -22,8 +22,8 @@ pub fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Waits for another process.
-#[expect(clippy::disallowed_methods, reason = "called where no task and no socket waits for this thread")]
+/// Waits for another process, or for sockets to have news that one thread then reads together. Blocks the thread, so never in a task.
+#[expect(clippy::disallowed_methods, reason = "no task runs on the threads that call it")]
 pub fn rest(time: Duration) {
     thread::sleep(time);
 }
