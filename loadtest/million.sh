@@ -30,6 +30,7 @@ needs net.core.netdev_max_backlog 1 "$ACCOUNTS" "$ACCOUNTS"
 # Limits protect a node from single addresses and devices; here all come from few addresses, each device once.
 limits() {
   for key in sends_per_device_per_second sends_burst sends_per_account_per_second frames_per_socket_per_second \
+    frames_per_account_per_second frames_per_address_per_second \
     sign_ins_per_account_per_minute requests_per_account_per_minute requests_per_address_per_second \
     connections_per_address_per_second connections_per_device_per_minute sign_ins_per_address_per_minute \
     requests_per_device_per_minute connections_per_second; do

@@ -48,6 +48,7 @@ fn fork(c: &mut Criterion) {
     let _inside = runtime.enter();
     let node = runtime.block_on(TestNode::start_at(Clock::System, |config| {
         config.limits.ephemeral_per_device_per_second = 0;
+        config.limits.ephemeral_per_account_per_second = 0;
         config.limits.ephemeral_burst = 0;
     }));
     let services = node.running().services();

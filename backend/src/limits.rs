@@ -5,7 +5,7 @@
 
 use std::{
     hash::Hash,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     sync::{
         Arc,
@@ -46,6 +46,9 @@ struct Inner {
     sends: Keyed<DeviceId>,
     sends_of_account: Keyed<AccountId>,
     ephemerals: Keyed<DeviceId>,
+    ephemerals_of_account: Keyed<AccountId>,
+    frames_of_account: Keyed<AccountId>,
+    frames_from: Keyed<Network>,
     requests: Keyed<DeviceId>,
     requests_of_account: Keyed<AccountId>,
     requests_from: Keyed<Network>,
@@ -76,6 +79,9 @@ impl Limits {
         let requests_from = second(rates.requests_per_address_per_second, rates.requests_per_address_burst);
         let connections_from = second(rates.connections_per_address_per_second, rates.connections_per_address_burst);
         let ephemerals = second(rates.ephemeral_per_device_per_second, rates.ephemeral_burst);
+        let ephemerals_of_account = second(rates.ephemeral_per_account_per_second, rates.ephemeral_per_account_burst);
+        let frames_of_account = second(rates.frames_per_account_per_second, rates.frames_per_account_burst);
+        let frames_from = second(rates.frames_per_address_per_second, rates.frames_per_address_burst);
         let connections = NonZeroU32::new(rates.connections_per_second).map(Quota::per_second);
         Self(Arc::new(Inner {
             sends: Keyed::new(sends, &clock),
@@ -86,6 +92,9 @@ impl Limits {
             connections_from: Keyed::new(connections_from, &clock),
             sign_ins_to: Keyed::new(minute(rates.sign_ins_per_account_per_minute), &clock),
             ephemerals: Keyed::new(ephemerals, &clock),
+            ephemerals_of_account: Keyed::new(ephemerals_of_account, &clock),
+            frames_of_account: Keyed::new(frames_of_account, &clock),
+            frames_from: Keyed::new(frames_from, &clock),
             requests: Keyed::new(minute(rates.requests_per_device_per_minute), &clock),
             lookups: Keyed::new(minute(rates.lookups_per_device_per_minute), &clock),
             claims_by_claimer: Keyed::new(minute(rates.claims_per_claimer_per_minute), &clock),
@@ -107,12 +116,22 @@ impl Limits {
         self.0.sends_of_account.check(*account)
     }
 
-    /// One ephemeral message sent by the device.
+    /// One ephemeral message sent by a device of the account.
     ///
     /// # Errors
     /// When to come back.
-    pub fn ephemeral(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
-        self.0.ephemerals.check(*device)
+    pub fn ephemeral(&self, account: &AccountId, device: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.ephemerals.check(*device)?;
+        self.0.ephemerals_of_account.check(*account)
+    }
+
+    /// One frame of any kind on a socket of the account, from this network. Sockets count their own frames beside it.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn frame(&self, account: &AccountId, network: Network) -> Result<(), RetryAfterMs> {
+        self.0.frames_of_account.check(*account)?;
+        self.0.frames_from.check(network)
     }
 
     /// One request by a device of the account that is no message, claim or look-up.
@@ -132,12 +151,21 @@ impl Limits {
         self.0.requests_from.check(Network::of(address))
     }
 
-    /// One look-up of another account by the device.
+    /// One look-up of another account by a device of the account.
     ///
     /// # Errors
     /// When to come back.
-    pub fn lookup(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
-        self.0.lookups.check(*device)
+    pub fn lookup(&self, account: &AccountId, device: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.lookups.check(*device)?;
+        self.0.requests_of_account.check(*account)
+    }
+
+    /// One request to claim prekeys by a device of the account, however many it names: [`Self::claim`] counts those.
+    ///
+    /// # Errors
+    /// When to come back.
+    pub fn claim_request(&self, account: &AccountId) -> Result<(), RetryAfterMs> {
+        self.0.requests_of_account.check(*account)
     }
 
     /// So many accounts named in a claim by the device: all of them or none, so that a claim that is refused costs nothing and the wait
@@ -199,12 +227,13 @@ impl Limits {
         self.0.connections_from.check(Network::of(address))
     }
 
-    /// One socket of this device.
+    /// One socket of this device of the account.
     ///
     /// # Errors
     /// When to come back.
-    pub fn connect_device(&self, device: &DeviceId) -> Result<(), RetryAfterMs> {
-        self.0.connections_of.check(*device)
+    pub fn connect_device(&self, account: &AccountId, device: &DeviceId) -> Result<(), RetryAfterMs> {
+        self.0.connections_of.check(*device)?;
+        self.0.requests_of_account.check(*account)
     }
 }
 
@@ -216,15 +245,28 @@ pub fn address(socket: Option<IpAddr>, forwarded: Option<&str>) -> IpAddr {
     told.or(socket).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
-/// Who counts as one address: a customer of IPv6 has a whole /64 to write from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Network(IpAddr);
+/// Who counts as one address: a customer of IPv6 has a whole /64 to write from. Eight bytes, for every socket keeps one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Network(u64);
+
+/// Addresses are personal data.
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Network")
+    }
+}
 
 impl Network {
-    fn of(address: IpAddr) -> Self {
+    /// IPv4 stands in a part of IPv6 that belongs to nobody (RFC 4291, section 2.4: all of `::/8` that is not given out here).
+    const V4: u64 = 0xffff << 32;
+
+    /// The network of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
-            IpAddr::V4(v4) => IpAddr::V4(v4),
-            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+            IpAddr::V4(v4) => Self::V4 | u64::from(v4.to_bits()),
+            // The upper half.
+            IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
         })
     }
 }
@@ -349,6 +391,48 @@ mod tests {
         assert!(limits.sign_in("2001:db8::1".parse().expect("an address"), "ada").is_ok());
         assert!(limits.sign_in("2001:db8::ffff".parse().expect("an address"), "ada").is_err());
         assert!(limits.sign_in("2001:db8:0:1::1".parse().expect("an address"), "ada").is_ok());
+    }
+
+    #[test]
+    fn an_account_has_one_rate_for_whatever_its_devices_ask() {
+        let (limits, _) = limits(|rates| rates.requests_per_account_per_minute = 4);
+        let (account, other) = (AccountId::new([1; 16]), AccountId::new([2; 16]));
+        let device = |number: u8| DeviceId::new([number; 16]);
+        assert_eq!(limits.request(&account, &device(1)), Ok(()));
+        assert_eq!(limits.lookup(&account, &device(2)), Ok(()));
+        assert_eq!(limits.claim_request(&account), Ok(()));
+        assert_eq!(limits.connect_device(&account, &device(3)), Ok(()));
+        assert!(limits.request(&account, &device(4)).is_err());
+        assert!(limits.lookup(&account, &device(5)).is_err());
+        assert!(limits.claim_request(&account).is_err());
+        assert!(limits.connect_device(&account, &device(6)).is_err());
+        assert_eq!(limits.lookup(&other, &device(7)), Ok(()), "another account is not held up");
+    }
+
+    #[test]
+    fn frames_and_whispers_are_counted_by_account_and_frames_by_network() {
+        let (limits, _) = limits(|rates| {
+            (rates.frames_per_account_per_second, rates.frames_per_account_burst) = (1, 3);
+            (rates.frames_per_address_per_second, rates.frames_per_address_burst) = (1, 5);
+            (rates.ephemeral_per_account_per_second, rates.ephemeral_per_account_burst) = (1, 2);
+        });
+        let network = |last: u8| Network::of(IpAddr::from([192, 0, 2, last]));
+        let frames = |account: u8, last: u8| {
+            (0..10).filter(|_| limits.frame(&AccountId::new([account; 16]), network(last)).is_ok()).count()
+        };
+        assert_eq!((frames(1, 1), frames(2, 1), frames(3, 1)), (3, 2, 0), "five from one network");
+        assert_eq!(frames(4, 2), 3);
+        let whisper = |device: u8| limits.ephemeral(&AccountId::new([1; 16]), &DeviceId::new([device; 16])).is_ok();
+        assert_eq!((1..10).filter(|device| whisper(*device)).count(), 2, "more devices don't help");
+    }
+
+    #[test]
+    fn networks_are_told_apart() {
+        let of = |text: &str| Network::of(text.parse().expect("an address"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::2"));
+        let different = ["192.0.2.1", "192.0.2.2", "::1", "2001:db8::1", "2001:db8:0:1::1", "0.0.0.0", "127.0.0.1"];
+        assert_eq!(different.map(of).iter().collect::<std::collections::HashSet<_>>().len(), different.len());
     }
 
     #[test]

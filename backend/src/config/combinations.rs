@@ -28,6 +28,9 @@ pub fn refused(config: &Config) -> Vec<ConfigError> {
         ephemeral_burst(config),
         account_send_burst(config),
         frame_burst(config),
+        account_frame_burst(config),
+        address_frame_burst(config),
+        account_ephemeral_burst(config),
         request_burst(config),
         connection_burst(config),
         claims(config),
@@ -135,6 +138,24 @@ fn account_send_burst(config: &Config) -> Option<ConfigError> {
     let limits = &config.limits;
     let keys = ["limits.sends_per_account_per_second", "limits.sends_per_account_burst"];
     burst(limits.sends_per_account_per_second, limits.sends_per_account_burst, keys)
+}
+
+fn account_ephemeral_burst(config: &Config) -> Option<ConfigError> {
+    let limits = &config.limits;
+    let keys = ["limits.ephemeral_per_account_per_second", "limits.ephemeral_per_account_burst"];
+    burst(limits.ephemeral_per_account_per_second, limits.ephemeral_per_account_burst, keys)
+}
+
+fn account_frame_burst(config: &Config) -> Option<ConfigError> {
+    let limits = &config.limits;
+    let keys = ["limits.frames_per_account_per_second", "limits.frames_per_account_burst"];
+    burst(limits.frames_per_account_per_second, limits.frames_per_account_burst, keys)
+}
+
+fn address_frame_burst(config: &Config) -> Option<ConfigError> {
+    let limits = &config.limits;
+    let keys = ["limits.frames_per_address_per_second", "limits.frames_per_address_burst"];
+    burst(limits.frames_per_address_per_second, limits.frames_per_address_burst, keys)
 }
 
 fn frame_burst(config: &Config) -> Option<ConfigError> {
@@ -250,6 +271,9 @@ mod tests {
         one("limits.ephemeral_per_device_per_second and ", |c| c.limits.ephemeral_burst = 1);
         one("limits.sends_per_account_per_second and ", |c| c.limits.sends_per_account_burst = 1);
         one("limits.frames_per_socket_per_second and ", |c| c.limits.frames_burst = 1);
+        one("limits.frames_per_account_per_second and ", |c| c.limits.frames_per_account_burst = 1);
+        one("limits.frames_per_address_per_second and ", |c| c.limits.frames_per_address_burst = 1);
+        one("limits.ephemeral_per_account_per_second and ", |c| c.limits.ephemeral_per_account_burst = 1);
         one("limits.requests_per_address_per_second and ", |c| c.limits.requests_per_address_burst = 1);
         one("limits.connections_per_address_per_second and ", |c| c.limits.connections_per_address_burst = 1);
         one("limits.claims_per_claimer_per_minute and conversations.max_members_group: ", |c| {

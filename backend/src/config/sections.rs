@@ -344,10 +344,23 @@ section! {
         frames_per_socket_per_second: u32 = 100, RATE;
         /// Frames that may come on a socket at once after a rest.
         frames_burst: u32 = 1000, RATE;
+        /// The same of all sockets of one account together.
+        frames_per_account_per_second: u32 = 300, RATE;
+        /// Frames that may come on the sockets of an account at once after a rest.
+        frames_per_account_burst: u32 = 3000, RATE;
+        /// The same of all sockets from one address together. An address may be that of a whole company, whose sockets would all be closed;
+        /// behind a proxy it is the proxy's unless trust_forwarded_for is on.
+        frames_per_address_per_second: u32 = 20_000, RATE;
+        /// Frames that may come on the sockets from an address at once after a rest.
+        frames_per_address_burst: u32 = 100_000, RATE;
         /// Ephemeral messages (typing, presence, call signalling) per second of one device, over time.
         ephemeral_per_device_per_second: u32 = 10, RATE;
         /// Ephemeral messages a device may send at once after a rest.
         ephemeral_burst: u32 = 50, RATE;
+        /// The same of all devices of one account together.
+        ephemeral_per_account_per_second: u32 = 30, RATE;
+        /// Ephemeral messages that the devices of an account may send at once after a rest.
+        ephemeral_per_account_burst: u32 = 150, RATE;
         /// Attempts to sign in per minute from one address.
         sign_ins_per_address_per_minute: u32 = 10, RATE;
         /// Attempts to sign in per minute to one account, from wherever: what guessing passwords from many addresses comes to.
@@ -363,7 +376,7 @@ section! {
         lookups_per_device_per_minute: u32 = 60, RATE;
         /// Other requests per minute of one device: everything but sends, claims and look-ups.
         requests_per_device_per_minute: u32 = 600, RATE;
-        /// The same of all devices of one account together.
+        /// Requests of all devices of one account together: these, claims, look-ups and new sockets.
         requests_per_account_per_minute: u32 = 1800, RATE;
         /// Requests of any kind per second from one address, signed in or not, over time. Counted first of all. An address may be that of a
         /// whole company; behind a proxy it is the proxy's unless trust_forwarded_for is on.

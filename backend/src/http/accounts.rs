@@ -11,7 +11,7 @@ use martlet_protocol::{
 
 use super::{
     ApiError,
-    extract::{Caller, Peer},
+    extract::{Asks, ByPath, Caller, LooksUp, Peer},
 };
 use crate::services::Services;
 
@@ -43,10 +43,9 @@ pub(super) async fn register(
      description = "not_found, unauthenticated, rate_limited")))]
 pub(super) async fn by_name(
     services: Data<Services>,
-    caller: Caller,
+    _caller: Caller<LooksUp>,
     username: Path<String>,
 ) -> Result<Json<AccountRef>, ApiError> {
-    caller.looks_up(&services)?;
     Ok(Json(services.accounts.by_name(&username).await?))
 }
 
@@ -58,14 +57,14 @@ pub(super) async fn by_name(
      description = "not_found, malformed, unauthenticated, rate_limited")))]
 pub(super) async fn lists(
     services: Data<Services>,
-    caller: Caller,
+    caller: Caller<ByPath>,
     account_id: Path<AccountId>,
     query: Query<ListsQuery>,
 ) -> Result<Json<AccountLists>, ApiError> {
     if *account_id == caller.identity.account_id {
-        caller.asks(&services)?
+        caller.count::<Asks>(&services)?
     } else {
-        caller.looks_up(&services)?
+        caller.count::<LooksUp>(&services)?
     }
     Ok(Json(services.accounts.lists_after(*account_id, query.after).await?))
 }

@@ -30,7 +30,6 @@ pub(super) async fn create(
     caller: Caller,
     request: Json<CreateConversation>,
 ) -> Result<HttpResponse, ApiError> {
-    caller.asks(&services)?;
     let conversation = services.conversations.create(&caller.identity, request.into_inner()).await?;
     Ok(HttpResponse::Created().json(conversation))
 }
@@ -46,7 +45,6 @@ pub(super) async fn list(
     caller: Caller,
     query: Query<PageQuery>,
 ) -> Result<Json<Page<Conversation>>, ApiError> {
-    caller.asks(&services)?;
     Ok(Json(services.conversations.page(&caller.identity, &query).await?))
 }
 
@@ -61,7 +59,6 @@ pub(super) async fn get(
     caller: Caller,
     conversation_id: Path<ConversationId>,
 ) -> Result<Json<Conversation>, ApiError> {
-    caller.asks(&services)?;
     Ok(Json(services.conversations.get(&caller.identity, *conversation_id).await?))
 }
 
@@ -77,7 +74,6 @@ pub(super) async fn links(
     conversation_id: Path<ConversationId>,
     query: Query<MembershipQuery>,
 ) -> Result<Json<MembershipLinks>, ApiError> {
-    caller.asks(&services)?;
     Ok(Json(services.conversations.links_after(&caller.identity, *conversation_id, query.after).await?))
 }
 
@@ -97,7 +93,6 @@ pub(super) async fn change_membership(
     conversation_id: Path<ConversationId>,
     request: Json<ChangeMembership>,
 ) -> Result<HttpResponse, ApiError> {
-    caller.asks(&services)?;
     let link = request.into_inner().link;
     services.conversations.change_membership(&caller.identity, *conversation_id, link).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -115,7 +110,6 @@ pub(super) async fn members(
     conversation_id: Path<ConversationId>,
     query: Query<PageQuery>,
 ) -> Result<Json<Page<ConversationMember>>, ApiError> {
-    caller.asks(&services)?;
     Ok(Json(services.conversations.members_page(&caller.identity, *conversation_id, &query).await?))
 }
 
@@ -133,7 +127,6 @@ pub(super) async fn log(
     conversation_id: Path<ConversationId>,
     query: Query<HistoryQuery>,
 ) -> Result<Json<LogPage>, ApiError> {
-    caller.asks(&services)?;
     Ok(Json(services.conversations.log_page(&caller.identity, *conversation_id, *query).await?))
 }
 
@@ -150,7 +143,6 @@ pub(super) async fn set_title(
     conversation_id: Path<ConversationId>,
     request: Json<SetTitle>,
 ) -> Result<HttpResponse, ApiError> {
-    caller.asks(&services)?;
     services.conversations.set_title(&caller.identity, *conversation_id, request.into_inner().title).await?;
     Ok(HttpResponse::NoContent().finish())
 }

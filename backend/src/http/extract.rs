@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, Ready, ready},
+    marker::PhantomData,
     net::IpAddr,
     pin::Pin,
 };
@@ -11,28 +12,78 @@ use martlet_protocol::problem::Code;
 use zeroize::Zeroizing;
 
 use super::ApiError;
-use crate::{accounts::DeviceIdentity, limits, services::Services};
+use crate::{
+    accounts::DeviceIdentity,
+    limits::{self, Limits, RetryAfterMs},
+    services::Services,
+};
 
-/// The device that a valid token speaks for.
-pub(super) struct Caller {
+/// The device that a valid token speaks for. Its request is counted as `C` says, before a body is looked at.
+pub(super) struct Caller<C = Asks> {
     pub(super) identity: DeviceIdentity,
     /// As it was presented, for rotating and ending it.
     pub(super) token: Zeroizing<String>,
+    counted: PhantomData<C>,
 }
 
-impl Caller {
-    /// Counts one request that is no message, claim or look-up.
-    pub(super) fn asks(&self, services: &Services) -> Result<(), ApiError> {
-        services.limits.request(&self.identity.account_id, &self.identity.device_id).map_err(ApiError::rate_limited)
-    }
+/// By which of a device's and its account's rates a request is counted.
+pub(super) trait Counted {
+    fn count(limits: &Limits, identity: &DeviceIdentity) -> Result<(), RetryAfterMs>;
+}
 
-    /// Counts one look at somebody else.
-    pub(super) fn looks_up(&self, services: &Services) -> Result<(), ApiError> {
-        services.limits.lookup(&self.identity.device_id).map_err(ApiError::rate_limited)
+/// One request that is no message, claim or look-up.
+pub(super) struct Asks;
+
+/// One look at somebody else.
+pub(super) struct LooksUp;
+
+/// One claim, however many accounts it names: those are counted with it.
+pub(super) struct Claims;
+
+/// One message, which is counted where messages are.
+pub(super) struct Sends;
+
+/// The handler counts it: only the path says what it is.
+pub(super) struct ByPath;
+
+impl Counted for Asks {
+    fn count(limits: &Limits, identity: &DeviceIdentity) -> Result<(), RetryAfterMs> {
+        limits.request(&identity.account_id, &identity.device_id)
     }
 }
 
-impl FromRequest for Caller {
+impl Counted for LooksUp {
+    fn count(limits: &Limits, identity: &DeviceIdentity) -> Result<(), RetryAfterMs> {
+        limits.lookup(&identity.account_id, &identity.device_id)
+    }
+}
+
+impl Counted for Claims {
+    fn count(limits: &Limits, identity: &DeviceIdentity) -> Result<(), RetryAfterMs> {
+        limits.claim_request(&identity.account_id)
+    }
+}
+
+impl Counted for Sends {
+    fn count(_: &Limits, _: &DeviceIdentity) -> Result<(), RetryAfterMs> {
+        Ok(())
+    }
+}
+
+impl Counted for ByPath {
+    fn count(_: &Limits, _: &DeviceIdentity) -> Result<(), RetryAfterMs> {
+        Ok(())
+    }
+}
+
+impl Caller<ByPath> {
+    /// Counts it after all.
+    pub(super) fn count<C: Counted>(&self, services: &Services) -> Result<(), ApiError> {
+        C::count(&services.limits, &self.identity).map_err(ApiError::rate_limited)
+    }
+}
+
+impl<C: Counted> FromRequest for Caller<C> {
     type Error = ApiError;
     type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
 
@@ -41,9 +92,10 @@ impl FromRequest for Caller {
         let token = bearer(request).map(Zeroizing::new);
         Box::pin(async move {
             let missing = || ApiError::new(Code::Unauthenticated, "Authorization: Bearer … is missing");
-            let token = token.ok_or_else(missing)?;
-            let identity = services?.accounts.authenticate(&token).await?;
-            Ok(Self { identity, token })
+            let (token, services) = (token.ok_or_else(missing)?, services?);
+            let identity = services.accounts.authenticate(&token).await?;
+            C::count(&services.limits, &identity).map_err(ApiError::rate_limited)?;
+            Ok(Self { identity, token, counted: PhantomData })
         })
     }
 }

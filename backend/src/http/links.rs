@@ -13,7 +13,7 @@ use martlet_protocol::{
 
 use super::{
     ApiError,
-    extract::{Caller, Peer},
+    extract::{Caller, LooksUp, Peer},
 };
 use crate::services::Services;
 
@@ -44,10 +44,9 @@ pub(super) async fn start(
      description = "not_found, malformed, unauthenticated, rate_limited")))]
 pub(super) async fn offer(
     services: Data<Services>,
-    caller: Caller,
+    caller: Caller<LooksUp>,
     link_id: Path<LinkId>,
 ) -> Result<Json<LinkOffered>, ApiError> {
-    caller.looks_up(&services)?;
     Ok(Json(services.accounts.link_offer(&caller.identity, *link_id).await?))
 }
 
@@ -65,7 +64,6 @@ pub(super) async fn answer(
     link_id: Path<LinkId>,
     request: Json<LinkAnswered>,
 ) -> Result<HttpResponse, ApiError> {
-    caller.asks(&services)?;
     services.accounts.answer_link(&caller.identity, *link_id, request.into_inner().answer).await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -29,7 +29,6 @@ pub(super) async fn page(
     caller: Caller,
     query: Query<HistoryQuery>,
 ) -> Result<Json<MailboxPage>, ApiError> {
-    caller.asks(&services)?;
     let wanted = PageWanted {
         from: query.from().map_err(|error| ApiError::new(Code::Malformed, error.to_string()))?,
         max_items: query.max_items(),

@@ -6,7 +6,10 @@ use martlet_protocol::{
     rest::{Accepted, Problem, SendRequest},
 };
 
-use super::{ApiError, extract::Caller};
+use super::{
+    ApiError,
+    extract::{Caller, Sends},
+};
 use crate::services::Services;
 
 /// Sends a message
@@ -22,7 +25,7 @@ use crate::services::Services;
                     malformed, unauthenticated, rate_limited, busy, unavailable")))]
 pub(super) async fn send(
     services: Data<Services>,
-    caller: Caller,
+    caller: Caller<Sends>,
     conversation_id: Path<ConversationId>,
     request: Json<SendRequest>,
 ) -> Result<Json<Accepted>, ApiError> {

@@ -3,7 +3,10 @@
 use actix_web::web::{Data, Json};
 use martlet_protocol::rest::{ClaimAnswer, ClaimRequest, PrekeyState, PrekeyUpload, Problem};
 
-use super::{ApiError, extract::Caller};
+use super::{
+    ApiError,
+    extract::{Caller, Claims},
+};
 use crate::services::Services;
 
 /// Tells what the device has left
@@ -11,7 +14,6 @@ use crate::services::Services;
     (status = 200, body = PrekeyState),
     (status = "default", body = Problem, content_type = "application/problem+json", description = "unauthenticated, rate_limited")))]
 pub(super) async fn stock(services: Data<Services>, caller: Caller) -> Result<Json<PrekeyState>, ApiError> {
-    caller.asks(&services)?;
     Ok(Json(services.accounts.prekey_stock(&caller.identity).await?))
 }
 
@@ -30,7 +32,6 @@ pub(super) async fn upload(
     caller: Caller,
     upload: Json<PrekeyUpload>,
 ) -> Result<Json<PrekeyState>, ApiError> {
-    caller.asks(&services)?;
     Ok(Json(services.accounts.upload_prekeys(&caller.identity, upload.into_inner()).await?))
 }
 
@@ -45,7 +46,7 @@ pub(super) async fn upload(
      description = "not_found, too_large, malformed, unauthenticated, rate_limited")))]
 pub(super) async fn claim(
     services: Data<Services>,
-    caller: Caller,
+    caller: Caller<Claims>,
     request: Json<ClaimRequest>,
 ) -> Result<Json<ClaimAnswer>, ApiError> {
     Ok(Json(services.accounts.claim_bundles(&caller.identity, &request.accounts).await?))

@@ -33,7 +33,7 @@ pub(super) async fn sign_in(
 /// Ends the presented token
 #[utoipa::path(delete, path = "/v1/sessions/current", tag = "sessions", security(("device_token" = [])), responses(
     (status = 204),
-    (status = "default", body = Problem, content_type = "application/problem+json", description = "unauthenticated")))]
+    (status = "default", body = Problem, content_type = "application/problem+json", description = "unauthenticated, rate_limited")))]
 pub(super) async fn sign_out(services: Data<Services>, caller: Caller) -> Result<HttpResponse, ApiError> {
     services.accounts.sign_out(&caller.identity, &caller.token).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -47,7 +47,6 @@ pub(super) async fn sign_out(services: Data<Services>, caller: Caller) -> Result
     (status = "default", body = Problem, content_type = "application/problem+json",
      description = "unauthenticated, rate_limited")))]
 pub(super) async fn rotate_token(services: Data<Services>, caller: Caller) -> Result<Json<DeviceSession>, ApiError> {
-    caller.asks(&services)?;
     Ok(Json(services.accounts.rotate_token(&caller.identity, &caller.token).await?))
 }
 
@@ -59,7 +58,6 @@ pub(super) async fn rotate_token(services: Data<Services>, caller: Caller) -> Re
     (status = "default", body = Problem, content_type = "application/problem+json",
      description = "unauthenticated, rate_limited")))]
 pub(super) async fn issue_ticket(services: Data<Services>, caller: Caller) -> Result<HttpResponse, ApiError> {
-    caller.asks(&services)?;
     let ticket = services.accounts.issue_ticket(&caller.identity).await?;
     Ok(HttpResponse::Created().json(ticket))
 }

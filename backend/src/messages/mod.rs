@@ -168,7 +168,7 @@ impl Messages {
         request: wire::SendRequest,
     ) -> Result<wire::AcceptedEphemeral, SendError> {
         let inner = &*self.0;
-        inner.limits.ephemeral(&sender.device_id).map_err(SendError::RateLimited)?;
+        inner.limits.ephemeral(&sender.account_id, &sender.device_id).map_err(SendError::RateLimited)?;
         let request = Request::parse_ephemeral(request, &inner.config)?;
         let forked = inner.fork(&sender, request).await?;
         if !inner.streams.may_push() {

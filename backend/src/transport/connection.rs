@@ -16,13 +16,15 @@ use super::{
     session::{Frames, Rules, Session},
     subprotocol::SubProtocol,
 };
-use crate::{accounts::DeviceIdentity, subscribers::SubscriberId};
+use crate::{accounts::DeviceIdentity, limits::Network, subscribers::SubscriberId};
 
 /// A connection of an authenticated device.
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
     pub(super) id: SubscriberId,
     pub(super) identity: DeviceIdentity,
+    /// Where it comes from, for its frames' rate.
+    pub(super) network: Network,
     pub(super) subprotocol: SubProtocol,
     pub(super) state: RefCell<State>,
 }

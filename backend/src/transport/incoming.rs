@@ -9,11 +9,13 @@ use martlet_protocol::problem::close;
 
 use super::subprotocol::SubProtocol;
 
-/// Something whole that the client sent.
+/// One frame that the client sent.
 #[derive(Debug, PartialEq)]
 pub(super) enum Incoming {
-    /// A message of the sub-protocol.
+    /// A message of the sub-protocol, whole.
     Message(BytesMut),
+    /// A part of one, kept until the rest comes.
+    Fragment,
     /// To be answered with a pong of the same bytes.
     Ping(Bytes),
     /// A sign of life.
@@ -95,7 +97,7 @@ impl Head {
     }
 }
 
-/// Takes the next whole thing off the front of `bytes`; `None` if more bytes are needed.
+/// Takes the next frame off the front of `bytes`; `None` if more bytes are needed.
 ///
 /// # Errors
 /// [`Violation`]: nothing after it can be trusted.
@@ -105,29 +107,26 @@ pub(super) fn next(
     subprotocol: SubProtocol,
     max_bytes: usize,
 ) -> Result<Option<Incoming>, Violation> {
-    loop {
-        let Some(head) = Head::peek(bytes)? else { return Ok(None) };
-        head.check(partial.message.as_ref().map(BytesMut::len), subprotocol, max_bytes)?;
-        let Some((finished, opcode, payload)) = Parser::parse(bytes, true, max_bytes).map_err(|_| BROKEN)? else {
-            return Ok(None);
-        };
-        let payload = payload.unwrap_or_default();
-        match opcode {
-            OpCode::Ping => return Ok(Some(Incoming::Ping(Bytes::copy_from_slice(&payload)))),
-            OpCode::Pong => return Ok(Some(Incoming::Pong)),
-            OpCode::Close => return closing(&payload).map(|code| Some(Incoming::Close(code))),
-            OpCode::Text | OpCode::Binary if finished => return Ok(Some(Incoming::Message(payload))),
-            OpCode::Text | OpCode::Binary => partial.message = Some(payload.as_ref().into()),
-            OpCode::Continue | OpCode::Bad => {
-                let mut message = partial.message.take().ok_or(BROKEN)?;
-                message.extend_from_slice(&payload);
-                if finished {
-                    return Ok(Some(Incoming::Message(message)));
-                }
-                partial.message = Some(message);
-            }
-        }
+    let Some(head) = Head::peek(bytes)? else { return Ok(None) };
+    head.check(partial.message.as_ref().map(BytesMut::len), subprotocol, max_bytes)?;
+    let Some((finished, opcode, payload)) = Parser::parse(bytes, true, max_bytes).map_err(|_| BROKEN)? else {
+        return Ok(None);
+    };
+    let payload = payload.unwrap_or_default();
+    let mut message = match opcode {
+        OpCode::Ping => return Ok(Some(Incoming::Ping(Bytes::copy_from_slice(&payload)))),
+        OpCode::Pong => return Ok(Some(Incoming::Pong)),
+        OpCode::Close => return closing(&payload).map(|code| Some(Incoming::Close(code))),
+        OpCode::Text | OpCode::Binary if finished => return Ok(Some(Incoming::Message(payload))),
+        OpCode::Text | OpCode::Binary => BytesMut::new(),
+        OpCode::Continue | OpCode::Bad => partial.message.take().ok_or(BROKEN)?,
+    };
+    message.extend_from_slice(&payload);
+    if finished {
+        return Ok(Some(Incoming::Message(message)));
     }
+    partial.message = Some(message);
+    Ok(Some(Incoming::Fragment))
 }
 
 fn closing(payload: &[u8]) -> Result<Option<u16>, Violation> {
@@ -184,7 +183,9 @@ mod tests {
         ];
         let expected = [
             message(b"one"),
+            Incoming::Fragment,
             Incoming::Ping(Bytes::from_static(b"ping")),
+            Incoming::Fragment,
             message(b"two"),
             Incoming::Pong,
             Incoming::Close(Some(4000)),
@@ -207,7 +208,7 @@ mod tests {
                 }
                 partial.unread = unread;
             }
-            assert_eq!(all, [message(&[7; 300]), message(b"abc"), message(b"")], "cut at {cut}");
+            assert_eq!(all, [message(&[7; 300]), Incoming::Fragment, message(b"abc"), message(b"")], "cut at {cut}");
             assert!(partial.is_empty());
         }
     }

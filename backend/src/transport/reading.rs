@@ -99,6 +99,16 @@ impl Worker {
         }
     }
 
+    /// Counts so many frames of the connection, whether they are frames or cost as much. False if they come too often.
+    pub(super) fn counts(&self, connection: &Connection, frames: usize) -> bool {
+        let now = self.now();
+        let limits = &self.services.limits;
+        (0..frames).all(|_| {
+            connection.state.borrow_mut().frames.count(self.rules.frames, now)
+                && limits.frame(&connection.identity.account_id, connection.network).is_ok()
+        })
+    }
+
     fn take_frames(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -110,7 +120,7 @@ impl Worker {
         let max_bytes = self.services.config.socket.max_frame_bytes;
         while let Some(incoming) = incoming::next(bytes, partial, connection.subprotocol, max_bytes)? {
             let closing = connection.state.borrow().closing;
-            if !closing && !connection.state.borrow_mut().frames.count(self.rules.frames, self.now()) {
+            if !closing && !self.counts(connection, 1) {
                 return Err(Violation(close::RATE_LIMITED));
             }
             match incoming {
@@ -122,7 +132,7 @@ impl Worker {
                     let mut state = connection.state.borrow_mut();
                     state.outbox().frame(Opcode::Pong, payload.len(), |out| out.extend_from_slice(&payload));
                 }
-                Incoming::Pong => {}
+                Incoming::Pong | Incoming::Fragment => {}
                 Incoming::Close(code) => self.close(connection, code),
             }
         }

@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     accounts::{AccountError, DeviceIdentity},
-    clock, limits,
+    clock,
+    limits::{self, Network},
 };
 
 /// Where devices connect.
@@ -113,7 +114,7 @@ pub(super) fn upgrade(worker: Rc<Worker>, (request, framed): Upgrade) -> impl Fu
             Err(refusal) => Err(refusal),
         };
         match admitted {
-            Ok((asked, identity)) => {
+            Ok(Admitted { asked, identity, network }) => {
                 let stream = parts.io;
                 // Small frames are written whole and must not wait for an acknowledgement of the one before.
                 stream.set_nodelay(true)?;
@@ -121,7 +122,7 @@ pub(super) fn upgrade(worker: Rc<Worker>, (request, framed): Upgrade) -> impl Fu
                 let early = (!parts.read_buf.is_empty()).then(|| Box::new(Partial::starting_with(parts.read_buf)));
                 let state = State::new(early);
                 let subprotocol = asked.subprotocol;
-                worker.admit(|id| Connection { stream, id, identity, subprotocol, state: state.into() });
+                worker.admit(|id| Connection { stream, id, identity, network, subprotocol, state: state.into() });
                 Ok(())
             }
             Err(refusal) => refuse(&worker, parts.io, &refusal).await,
@@ -129,8 +130,16 @@ pub(super) fn upgrade(worker: Rc<Worker>, (request, framed): Upgrade) -> impl Fu
     }
 }
 
-/// Cheapest first: who is refused for the node's or an address's sake costs neither the database nor a hash.
-async fn admit(worker: &Worker, asked: Asked, socket: Option<IpAddr>) -> Result<(Asked, DeviceIdentity), Refusal> {
+/// Who gets a socket.
+struct Admitted {
+    asked: Asked,
+    identity: DeviceIdentity,
+    network: Network,
+}
+
+/// Cheapest first: who is refused for the node's or an address's sake costs neither the database nor a hash. The address comes before the
+/// node, whose rate one address could otherwise use up for all.
+async fn admit(worker: &Worker, asked: Asked, socket: Option<IpAddr>) -> Result<Admitted, Refusal> {
     let services = &worker.services;
     if worker.sockets.draining() {
         let detail = "the node is shutting down";
@@ -138,23 +147,33 @@ async fn admit(worker: &Worker, asked: Asked, socket: Option<IpAddr>) -> Result<
         let retry_after_ms = u32::try_from(worker.part_of(window).as_millis()).unwrap_or(u32::MAX).max(1);
         return Err(Refusal::later(Code::Unavailable, detail, retry_after_ms));
     }
-    if worker.sockets.open() >= services.config.server.max_connections {
-        return Err(Refusal::later(Code::Busy, "the node has as many sockets as it may have", FULL_RETRY_MS));
-    }
+    has_room(worker)?;
     let limits = &services.limits;
-    limits.connect().map_err(|wait| Refusal::later(Code::Busy, "too many new sockets at once", wait))?;
     let forwarded = asked.forwarded.as_deref().filter(|_| services.config.limits.trust_forwarded_for);
+    let address = limits::address(socket, forwarded);
     let too_many = |wait| Refusal::later(Code::RateLimited, "too many new sockets from here", wait);
-    limits.connect_from(limits::address(socket, forwarded)).map_err(too_many)?;
-    let _turn = worker.arrivals.acquire().await;
+    limits.connect_from(address).map_err(too_many)?;
+    limits.connect().map_err(|wait| Refusal::later(Code::Busy, "too many new sockets at once", wait))?;
+    // Who has waited this long may be gone, and those behind are waiting too.
+    let turn = time::timeout(services.config.storage.timeout, worker.arrivals.acquire()).await;
+    let _turn = turn.map_err(|_| Refusal::later(Code::Busy, "too many wait for the store", FULL_RETRY_MS))?;
     let identity = match &asked.proof {
         Proof::Token(token) => services.accounts.authenticate(token).await,
         Proof::Ticket(ticket) => services.accounts.redeem_ticket(ticket).await,
     };
     let identity = identity.map_err(|error| unauthenticated(&error))?;
     let too_many = |wait| Refusal::later(Code::RateLimited, "too many new sockets of this device", wait);
-    limits.connect_device(&identity.device_id).map_err(too_many)?;
-    Ok((asked, identity))
+    limits.connect_device(&identity.account_id, &identity.device_id).map_err(too_many)?;
+    // Others came while this one waited.
+    has_room(worker)?;
+    Ok(Admitted { asked, identity, network: Network::of(address) })
+}
+
+fn has_room(worker: &Worker) -> Result<(), Refusal> {
+    if worker.sockets.open() < worker.services.config.server.max_connections {
+        return Ok(());
+    }
+    Err(Refusal::later(Code::Busy, "the node has as many sockets as it may have", FULL_RETRY_MS))
 }
 
 fn unauthenticated(error: &AccountError) -> Refusal {

@@ -11,6 +11,7 @@ mod large;
 mod links;
 mod messages;
 mod prekeys;
+mod rates;
 mod sessions;
 mod socket;
 

@@ -26,7 +26,11 @@ impl World {
     }
 
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let node = TestNode::start_at(Clock::System, |config| {
+        Self::at(Clock::System, change).await
+    }
+
+    pub async fn at(clock: Clock, change: impl FnOnce(&mut Config)) -> Self {
+        let node = TestNode::start_at(clock, |config| {
             config.server.drain_window = std::time::Duration::from_secs(3);
             config.server.workers = 2;
             change(config);

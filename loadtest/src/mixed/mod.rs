@@ -56,6 +56,7 @@ pub fn run(args: &MixedArgs) -> Result<MixedResult> {
         let own = [
             format!("conversations.max_members_large={}", members.max(2)),
             "limits.ephemeral_per_device_per_second=0".to_owned(),
+            "limits.ephemeral_per_account_per_second=0".to_owned(),
             "limits.ephemeral_burst=0".to_owned(),
         ];
         node_args.settings.splice(0..0, own);

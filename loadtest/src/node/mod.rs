@@ -35,6 +35,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("limits.sends_burst", "0"),
     ("limits.sends_per_account_per_second", "0"),
     ("limits.frames_per_socket_per_second", "0"),
+    ("limits.frames_per_account_per_second", "0"),
+    ("limits.frames_per_address_per_second", "0"),
     ("limits.sign_ins_per_account_per_minute", "0"),
     ("limits.requests_per_account_per_minute", "0"),
     ("limits.requests_per_address_per_second", "0"),

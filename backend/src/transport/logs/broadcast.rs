@@ -16,6 +16,10 @@ use crate::subscribers::{LiveLogItem, Log, Pulled};
 const CHUNK: usize = 64;
 /// Logs of one pass at most.
 const MAX_LOGS: usize = 1024;
+/// Readers' pieces of one pass, about: what is over them waits for the next one.
+const MAX_TARGETS: usize = 256 << 10;
+/// So many places are kept from pass to pass; what a larger one needed is given back.
+const KEPT_TARGETS: usize = 32 << 10;
 /// Of one log in one pass, in bytes.
 const MAX_PIECE_BYTES: usize = 64 << 10;
 /// Pieces that go to one connection in one call at most; who reads more logs that have news gets them by way of its outbox.
@@ -107,6 +111,7 @@ impl Worker {
         if !broadcast.is_underway() {
             broadcast.pieces.clear();
             broadcast.targets.clear();
+            broadcast.targets.shrink_to(KEPT_TARGETS);
             broadcast.next = 0;
             let now = self.now();
             let took = now.saturating_sub(broadcast.began);
@@ -121,6 +126,9 @@ impl Worker {
             let (mut broadcast, mut readers) = (self.broadcast.borrow_mut(), self.readers.borrow_mut());
             let mut grown = self.grown.borrow_mut();
             for _ in 0..grown.len().min(MAX_LOGS) {
+                if broadcast.targets.len() >= MAX_TARGETS {
+                    break;
+                }
                 let Some(log) = grown.pop_front() else { break };
                 let Some(index) = readers.find(&log) else { continue };
                 let Some(state) = readers.get_mut(index) else { continue };

@@ -93,9 +93,7 @@ impl Worker {
         reference: u64,
         named: Vec<wire::LogCursor>,
     ) {
-        let frames = named.len() / LOGS_PER_FRAME;
-        let now = self.now();
-        if !(0..frames).all(|_| connection.state.borrow_mut().frames.count(self.rules.frames, now)) {
+        if !self.counts(connection, named.len() / LOGS_PER_FRAME) {
             return self.close(connection, Some(close::RATE_LIMITED));
         }
         connection.state.borrow_mut().subscribing = true;
@@ -245,6 +243,9 @@ impl Worker {
 
     /// Ends the reading of logs that a client names. One that is not read is not read afterwards either.
     pub(super) fn unsubscribe(self: &Rc<Self>, connection: &Rc<Connection>, ids: &[bytes::Bytes]) {
+        if !self.counts(connection, ids.len() / LOGS_PER_FRAME) {
+            return self.close(connection, Some(close::RATE_LIMITED));
+        }
         // Looked up the other way round: a frame may name any number, a socket reads few.
         let ids: HashSet<_> = ids.iter().filter_map(|id| ConversationId::try_from(id.as_ref()).ok()).collect();
         let named = |index: &LogIndex| {

@@ -56,6 +56,8 @@ impl TestNode {
         config.limits.sends_per_device_per_second = 0;
         config.limits.sends_per_account_per_second = 0;
         config.limits.frames_per_socket_per_second = 0;
+        config.limits.frames_per_account_per_second = 0;
+        config.limits.frames_per_address_per_second = 0;
         config.limits.sign_ins_per_account_per_minute = 0;
         config.limits.requests_per_account_per_minute = 0;
         config.limits.requests_per_address_per_second = 0;
