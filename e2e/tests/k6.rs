@@ -90,6 +90,26 @@ fn the_promises_hold_and_nothing_is_lost() {
 }
 
 #[test]
+fn sockets_are_opened_step_by_step_and_one_that_is_refused_is_noticed() {
+    scene::run("k6-ramp", |scene| async move {
+        let node = node(&scene).await?;
+        let fixtures = fixtures(&node, scene.folder(), "60", "1")?;
+        let pace = ["SOCKETS_PER_VU=25", "OVER_S=3", "HOLD_S=2"];
+        let (output, summary) = run("ramp.js", &fixtures, &pace)?;
+        ensure!(output.status.success(), "a promise was not kept: {}", String::from_utf8_lossy(&output.stderr));
+        ensure!(count(&summary, "martlet_greeted") == 60, "{} sockets", count(&summary, "martlet_greeted"));
+
+        let mut broken: Value = serde_json::from_str(&std::fs::read_to_string(&fixtures)?)?;
+        broken["readers"][7] = "mt_none".into();
+        std::fs::write(&fixtures, broken.to_string())?;
+        let (output, summary) = run("ramp.js", &fixtures, &pace)?;
+        ensure!(!output.status.success(), "a socket that was refused was not noticed");
+        ensure!(count(&summary, "martlet_greeted") == 59, "{} sockets", count(&summary, "martlet_greeted"));
+        Ok(())
+    });
+}
+
+#[test]
 fn a_node_that_works_passes_and_one_that_loses_its_readers_does_not() {
     scene::run("k6-smoke", |scene| async move {
         let node = node(&scene).await?;

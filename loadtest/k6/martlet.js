@@ -35,16 +35,22 @@ export function device(token, on) {
   const socket = new WebSocket(fixtures.socket, ['martlet.v1.json'], { headers: { Authorization: `Bearer ${token}` } });
   let greeted = false;
   let ended = false;
+  // Whether the end is this side's wish.
+  let wanted = false;
+  const close = () => {
+    wanted = true;
+    socket.close();
+  };
   const end = () => {
     if (ended) return;
     ended = true;
     clearTimeout(timer);
-    errors.add(!greeted);
+    errors.add(!greeted || !wanted);
     if (on.end) on.end();
   };
-  const timer = setTimeout(() => socket.close(), on.patience);
+  const timer = setTimeout(close, on.patience);
   const send = (frame) => socket.send(typeof frame === 'string' ? frame : JSON.stringify(frame));
-  const handle = { send, close: () => socket.close() };
+  const handle = { send, close };
   socket.addEventListener('message', (event) => {
     const frame = JSON.parse(event.data);
     if (frame.hello && !greeted) {

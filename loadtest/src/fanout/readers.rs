@@ -22,6 +22,8 @@ pub struct Readers {
     /// The first so many stop reading for a while.
     stop: usize,
     stopping: Stopping,
+    /// What stood in the system's buffers for those who stopped, when they went on; in bytes.
+    pub held_by_the_system: Option<u64>,
     moved_at: Instant,
     /// Entries that came, and those of them that count.
     pub entries: u64,
@@ -50,6 +52,7 @@ impl Readers {
             schedule: None,
             stop,
             stopping: if stop == 0 { Stopping::Over } else { Stopping::Ahead },
+            held_by_the_system: None,
             moved_at: ambient::now(),
             entries: 0,
             in_time: 0,
@@ -95,6 +98,7 @@ impl Readers {
             }
             Stopping::Stopped(since) if since.elapsed() >= stop_for => {
                 self.stopping = Stopping::Over;
+                self.held_by_the_system = (0..self.stop).map(|index| fleet.in_the_systems_buffers(index)).sum();
                 self.moved_at = ambient::now();
                 (0..self.stop).for_each(|index| fleet.resume(index, self));
             }

@@ -48,6 +48,10 @@ pub struct Step {
     pub latency: Percentiles,
     /// The same for those who stopped reading.
     pub latency_of_stopped: Option<Percentiles>,
+    /// Bytes of content written while they did not read, for all of them.
+    pub bytes_for_stopped: Option<u64>,
+    /// What of it, and of what is around it, stood in the system's buffers when they went on: the rest the node had not sent.
+    pub bytes_in_buffers: Option<u64>,
     /// From the moment a message was due to the answer that it is durable.
     pub answers: Percentiles,
     /// Processor time and memory.
@@ -108,6 +112,8 @@ impl Step {
             entries_per_second: rate(readers.in_time, clock.time()),
             latency: readers.latency.percentiles(),
             latency_of_stopped: (args.stop > 0).then(|| readers.latency_of_stopped.percentiles()),
+            bytes_for_stopped: (args.stop > 0).then(|| bytes_for_stopped(args, rate_per_second)),
+            bytes_in_buffers: readers.held_by_the_system,
             answers: written.answers.percentiles(),
             costs,
             troubles: readers.troubles.with(&written.troubles),
@@ -121,9 +127,18 @@ impl Step {
         if let Some(stopped) = &self.latency_of_stopped {
             let _ = writeln!(text, "delivery to those who stopped: {stopped}");
         }
+        if let (Some(written), Some(buffered)) = (self.bytes_for_stopped, self.bytes_in_buffers) {
+            let (written, buffered) = (grouped(written), grouped(buffered));
+            let _ = writeln!(text, "written for them meanwhile: {written} bytes, in the system's buffers: {buffered}");
+        }
         let _ = writeln!(text, "durable: {}", self.answers);
         let _ = writeln!(text, "entries: {}   lost: {}", grouped(self.entries), grouped(self.lost));
         self.costs.write(text);
         self.troubles.write(text);
     }
+}
+
+fn bytes_for_stopped(args: &FanoutArgs, rate_per_second: u32) -> u64 {
+    let a_second = u64::from(args.stop) * u64::from(rate_per_second) * u64::from(args.content_bytes);
+    a_second * args.stop_for.as_secs()
 }

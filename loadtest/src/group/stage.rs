@@ -77,7 +77,9 @@ impl Stage {
         while since.elapsed() < SETTLE {
             fleet.turn(Duration::from_millis(50), &mut opening)?;
         }
-        let used = resident()?.zip(before).map(|(after, before)| as_f64(after.saturating_sub(before)));
+        // Where memory that registering took was enough for the readers too, this says nothing.
+        let used = resident()?.zip(before).filter(|(after, before)| after > before);
+        let used = used.map(|(after, before)| as_f64(after - before));
         let memory_per_reader = used.map(|bytes| bytes / as_f64(members as u64));
         let Opening { head, epoch, .. } = opening;
         Ok(Self { fleet, conversation, writer, head, memory_per_reader, tokens, epoch, rng })

@@ -4,6 +4,7 @@
 //! Written on the bare poll of the system rather than on tasks: 19,000 connections cost some hundred bytes each, and the processor time
 //! of the generator, which shares its cores with the node, goes into system calls alone. No TLS, no reconnecting.
 
+mod buffers;
 mod connection;
 pub mod frame;
 pub mod log_frame;
@@ -305,6 +306,13 @@ impl Fleet {
             Ok(()) => self.members[index].connection = Some(connection),
             Err(why) => self.end(index, &why, handler),
         }
+    }
+
+    /// Bytes on their way to a socket in the system's buffers, on both its ends; `None` where the system does not tell.
+    #[must_use]
+    pub fn in_the_systems_buffers(&mut self, index: usize) -> Option<u64> {
+        let stream = self.members.get_mut(index)?.connection.as_mut()?.stream();
+        buffers::on_their_way(stream.local_addr().ok()?, stream.peer_addr().ok()?)
     }
 
     /// How far a socket has come, in words.

@@ -120,12 +120,12 @@ pub const SET: &[Measurement] = &[
             steps: &[
                 step(
                     "stopped-none",
-                    "fanout --members 1000 --rate 100 --seconds 75",
+                    "fanout --members 1000 --rate 100 --seconds 75 --content-bytes 1000",
                     "fanout --members 100 --rate 20 --seconds 4 --warm-up 500ms",
                 ),
                 step(
                     "stopped-one",
-                    "fanout --members 1000 --rate 100 --seconds 75 --stop 1 --stop-for 60s",
+                    "fanout --members 1000 --rate 100 --seconds 75 --content-bytes 1000 --stop 1 --stop-for 60s",
                     "fanout --members 100 --rate 20 --seconds 4 --warm-up 500ms --stop 1 --stop-for 2s",
                 ),
             ],

@@ -20,7 +20,7 @@ fn fanout_result(steps: &[(u32, f64, f64, u64)]) -> Json {
     let step = |(rate, p95, p99, lost): &(u32, f64, f64, u64)| {
         format!(
             r#"{{"rate":{rate},"lost":{lost},"entries_per_second":992091.4,"latency":{},"answers":{},
-                "node_cpu_percent":95.0,"node_cpu_us_per_entry":0.957,"own_cpu_percent":78.0,
+                "bytes_for_stopped":6000000,"bytes_in_buffers":2500000,"node_cpu_percent":95.0,"node_cpu_us_per_entry":0.957,"own_cpu_percent":78.0,
                 "memory":{{"resident_bytes":1,"peak_bytes":104857600}}}}"#,
             times(13.0, *p95, *p99),
             times(2.0, 3.0, 4.0)
@@ -96,7 +96,9 @@ fn pairs_are_compared_by_their_medians() {
              | p99 of the others, one stops | 54.0 ms |  | median of 3; 10,000 readers; one stops for 60 s |\n\
              | that moves it by | 8.0 % | at most 10 % | median of 3; 10,000 readers |\n\
              | lost | 0 | at most 0 | all runs, the one that stopped included |\n\
-             | node's memory at most | 100.0 MiB |  | 100.0 MiB if nobody stops |\n"
+             | node's memory at most | 100.0 MiB |  | 100.0 MiB if nobody stops |\n\
+             | for the one that stopped, in the system's buffers | 2,500,000 bytes |  | \
+             of 6,000,000 bytes written meanwhile; the rest the node read from the store later |\n"
         )
     );
     assert!(stopped(&results[..3]).is_err(), "half a pair");

@@ -3,37 +3,21 @@
 //! Every table is bounded: idle keys are forgotten, and a table that is full of busy ones refuses rather than grows. No key joins a
 //! sender with a message or a recipient. Sizes and counts are checked where the thing is parsed, not here.
 
-use std::{
-    hash::Hash,
-    net::{IpAddr, Ipv4Addr},
-    num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-};
+mod keyed;
+mod network;
+
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use governor::{
-    NotUntil, Quota, RateLimiter,
-    clock::Clock as _,
-    middleware::NoOpMiddleware,
-    nanos::Nanos,
-    state::{InMemoryState, NotKeyed, keyed::DashMapStateStore},
+    Quota, RateLimiter,
+    state::{InMemoryState, NotKeyed},
 };
 use martlet_protocol::id::{AccountId, DeviceId, Hash as Digest};
 
+pub use network::{Network, address};
+
+use self::keyed::{Keyed, Limiter, retry_after_ms};
 use crate::{clock::Clock, config};
-
-/// Keys that one table holds at most, about 100 bytes each.
-const MAX_KEYS: usize = 200_000;
-/// Idle keys are forgotten each time so many checks have passed.
-const CHECKS_PER_SWEEP: u64 = 4096;
-/// How long to stay away when a table is full, in milliseconds.
-const FULL_RETRY_MS: u32 = 1000;
-/// How long to stay away with more at once than a burst ever allows. A config that loads has no such rate.
-const OVER_BURST_RETRY_MS: u32 = 60_000;
-
-type Limiter<K, S> = RateLimiter<K, S, Clock, NoOpMiddleware<Nanos>>;
 
 /// Milliseconds after which to come back.
 pub type RetryAfterMs = u32;
@@ -237,85 +221,11 @@ impl Limits {
     }
 }
 
-/// The address that rates are counted by. The last entry of `X-Forwarded-For` is the one that our own proxy added; those before it are the
-/// client's words. `forwarded` is the header's last line, if the config says to believe it.
-#[must_use]
-pub fn address(socket: Option<IpAddr>, forwarded: Option<&str>) -> IpAddr {
-    let told = forwarded.and_then(|line| line.rsplit(',').next()?.trim().parse().ok());
-    told.or(socket).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
-}
-
-/// Who counts as one address: a customer of IPv6 has a whole /64 to write from. Eight bytes, for every socket keeps one.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Network(u64);
-
-/// Addresses are personal data.
-impl std::fmt::Debug for Network {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Network")
-    }
-}
-
-impl Network {
-    /// IPv4 stands in a part of IPv6 that belongs to nobody (RFC 4291, section 2.4: all of `::/8` that is not given out here).
-    const V4: u64 = 0xffff << 32;
-
-    /// The network of an address.
-    #[must_use]
-    pub fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V4(v4) => Self::V4 | u64::from(v4.to_bits()),
-            // The upper half.
-            IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
-        })
-    }
-}
-
-/// One table, or none where the rate is 0.
-struct Keyed<K: Hash + Eq + Clone> {
-    limiter: Option<Limiter<K, DashMapStateStore<K>>>,
-    checks: AtomicU64,
-    full: AtomicBool,
-    clock: Clock,
-}
-
-impl<K: Hash + Eq + Clone> Keyed<K> {
-    fn new(quota: Option<Quota>, clock: &Clock) -> Self {
-        let limiter = quota.map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()));
-        Self { limiter, checks: AtomicU64::new(0), full: AtomicBool::new(false), clock: clock.clone() }
-    }
-
-    fn check(&self, key: K) -> Result<(), RetryAfterMs> {
-        self.check_all(key, 1)
-    }
-
-    fn check_all(&self, key: K, count: usize) -> Result<(), RetryAfterMs> {
-        let Some(limiter) = &self.limiter else { return Ok(()) };
-        let Some(count) = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)) else { return Ok(()) };
-        // Between two sweeps at most CHECKS_PER_SWEEP keys can be new, so the table never outgrows both together.
-        if self.checks.fetch_add(1, Ordering::Relaxed) % CHECKS_PER_SWEEP == CHECKS_PER_SWEEP - 1 {
-            limiter.retain_recent();
-            limiter.shrink_to_fit();
-            self.full.store(limiter.len() >= MAX_KEYS, Ordering::Relaxed);
-        }
-        if self.full.load(Ordering::Relaxed) {
-            return Err(FULL_RETRY_MS);
-        }
-        let Ok(decided) = limiter.check_key_n(&key, count) else { return Err(OVER_BURST_RETRY_MS) };
-        decided.map_err(|early| retry_after_ms(&early, &self.clock))
-    }
-}
-
-fn retry_after_ms(early: &NotUntil<Nanos>, clock: &Clock) -> RetryAfterMs {
-    // Rounded up, so that whoever comes back then is not early again.
-    u32::try_from(early.wait_time_from(clock.now()).as_millis()).unwrap_or(u32::MAX).saturating_add(1)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::*;
+    use super::{keyed::OVER_BURST_RETRY_MS, *};
 
     fn limits(change: impl FnOnce(&mut config::Limits)) -> (Limits, Clock) {
         let clock = Clock::manual(1_000_000);
@@ -354,14 +264,6 @@ mod tests {
         assert_eq!((0..10).filter(|last| attempt(*last, "Ada")).count(), 3);
         assert!(!attempt(20, "ada"), "however it is written");
         assert!(attempt(20, "bob"));
-    }
-
-    #[test]
-    fn only_the_proxys_own_entry_counts() {
-        let socket = Some(IpAddr::from([127, 0, 0, 1]));
-        assert_eq!(address(socket, Some("10.9.9.9, 192.0.2.7")), IpAddr::from([192, 0, 2, 7]));
-        assert_eq!(address(socket, Some("nonsense")), IpAddr::from([127, 0, 0, 1]));
-        assert_eq!(address(None, None), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     }
 
     #[test]
@@ -424,25 +326,5 @@ mod tests {
         assert_eq!(frames(4, 2), 3);
         let whisper = |device: u8| limits.ephemeral(&AccountId::new([1; 16]), &DeviceId::new([device; 16])).is_ok();
         assert_eq!((1..10).filter(|device| whisper(*device)).count(), 2, "more devices don't help");
-    }
-
-    #[test]
-    fn networks_are_told_apart() {
-        let of = |text: &str| Network::of(text.parse().expect("an address"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
-        assert_eq!(of("2001:db8::1"), of("2001:db8::2"));
-        let different = ["192.0.2.1", "192.0.2.2", "::1", "2001:db8::1", "2001:db8:0:1::1", "0.0.0.0", "127.0.0.1"];
-        assert_eq!(different.map(of).iter().collect::<std::collections::HashSet<_>>().len(), different.len());
-    }
-
-    #[test]
-    fn a_flood_of_keys_does_not_grow_the_table_without_bound() {
-        let keyed = Keyed::new(NonZeroU32::new(1).map(Quota::per_minute), &Clock::manual(0));
-        for key in 0..MAX_KEYS + 20_000 {
-            let _ = keyed.check(key);
-        }
-        let bound = MAX_KEYS + CHECKS_PER_SWEEP as usize;
-        assert!(keyed.limiter.as_ref().is_some_and(|limiter| limiter.len() <= bound));
-        assert_eq!(keyed.check(usize::MAX), Err(FULL_RETRY_MS));
     }
 }
