@@ -113,7 +113,7 @@ pub fn stopped(results: &[Json]) -> Result<Table> {
     table.row("node's memory at most", format!("{with:.1} MiB"), format!("{without:.1} MiB if nobody stops"));
     let (written, buffered) = (of(1, "/result/steps/0/bytes_for_stopped")?, of(1, "/result/steps/0/bytes_in_buffers")?);
     let held_back =
-        format!("of {} bytes written meanwhile; the rest the node read from the store later", grouped(written, 0));
+        format!("of {} bytes written meanwhile; what is over it the node had not sent", grouped(written, 0));
     table.row(
         "for the one that stopped, in the system's buffers",
         format!("{} bytes", grouped(buffered, 0)),

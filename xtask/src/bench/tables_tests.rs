@@ -98,7 +98,7 @@ fn pairs_are_compared_by_their_medians() {
              | lost | 0 | at most 0 | all runs, the one that stopped included |\n\
              | node's memory at most | 100.0 MiB |  | 100.0 MiB if nobody stops |\n\
              | for the one that stopped, in the system's buffers | 2,500,000 bytes |  | \
-             of 6,000,000 bytes written meanwhile; the rest the node read from the store later |\n"
+             of 6,000,000 bytes written meanwhile; what is over it the node had not sent |\n"
         )
     );
     assert!(stopped(&results[..3]).is_err(), "half a pair");
